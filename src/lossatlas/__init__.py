@@ -1,0 +1,9 @@
+"""Losses, target assignment and training objectives for detection, segmentation and pose.
+
+`lossatlas.losses` holds the loss functions and their module forms, `lossatlas.boxes` the geometry they stand on,
+`lossatlas.assign` who answers for which object, and `lossatlas.objectives` whole training objectives.
+"""
+
+from lossatlas._version import __version__
+
+__all__ = ["__version__"]

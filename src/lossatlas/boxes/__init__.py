@@ -1,0 +1,1 @@
+"""Box formats, geometry, coders and priors."""

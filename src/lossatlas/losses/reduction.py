@@ -1,0 +1,120 @@
+"""The contract that every loss keeps: arithmetic, ignored elements, weights and reductions.
+
+A loss computes one number for each element and hands the elements to `reduce`, which is the only place where
+elements become a value. In short:
+
+* arithmetic is in float32 at least (`upcast`), so half-precision inputs give a float32 loss;
+* ``mean`` divides by the number of valid elements, or by `normalizer` where one is given;
+* `weight` multiplies elements and never changes the denominator;
+* an ignored element adds nothing to the value, the gradient or the denominator;
+* no elements give 0, attached to the graph.
+"""
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from lossatlas.checks import check_choice, check_number
+from lossatlas.typing import Normalizer, Reduction
+
+_REDUCTIONS = get_args(Reduction)
+
+
+def upcast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the tensors in one floating-point dtype, float32 at least, that holds all of them.
+
+    Integers and booleans follow the floating-point tensors; they do not widen the result.
+    """
+    dtype = torch.float32
+    for tensor in tensors:
+        if tensor.dtype == torch.float64:
+            dtype = torch.float64
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def split_ignored(input: Tensor, target: Tensor, ignore_index: float | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Replace what is ignored by zeros and say which elements are valid.
+
+    The replacement comes before any arithmetic, so that an ignored logit, whatever its value, reaches neither the
+    value nor the gradient.
+
+    Args:
+        input: ``(*shape)`` predictions.
+        target: ``(*shape)`` targets.
+        ignore_index: the target value that marks an ignored element; None ignores nothing.
+
+    Returns:
+        Input and target with zeros at ignored elements, and the mask ``(*shape)`` of valid ones (None if all are).
+    """
+    if ignore_index is None:
+        return input, target, None
+    valid = target != ignore_index
+    return torch.where(valid, input, 0), torch.where(valid, target, 0), valid
+
+
+def reduce(
+    loss: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Weigh the elements of a loss and reduce them.
+
+    Formula:
+        none: wᵢ lᵢ      sum: Σ wᵢ lᵢ      mean: Σ wᵢ lᵢ / max(number of valid elements, 1)
+
+    Args:
+        loss: ``(*shape)`` one number for each element.
+        weight: factors that broadcast to ``(*shape)``; they never change the denominator.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        normalizer: positive number or 0-d tensor that replaces the count of ``"mean"``; a tensor that holds 0
+            divides by 1, as an empty batch does.
+        valid: ``(*shape)`` mask; elements where it is False add nothing to the value, the gradient or the count.
+
+    Returns:
+        ``(*shape)`` for ``"none"``, a scalar otherwise. No elements give 0 that is attached to the graph.
+
+    Raises:
+        ValueError: unknown `reduction`, a `normalizer` that is not positive, is not a scalar or comes with another
+            reduction than ``"mean"``, or a `weight` that does not broadcast to the loss.
+        TypeError: a `weight` or `normalizer` of another type.
+    """
+    check_choice("reduction", reduction, _REDUCTIONS)
+    if normalizer is not None:
+        _check_normalizer(normalizer, reduction)
+    if weight is not None:
+        loss = loss * _broadcastable(weight, loss)
+    if valid is not None:
+        loss = torch.where(valid, loss, 0)
+    if reduction == "none":
+        return loss
+    total = loss.sum()
+    if reduction == "sum":
+        return total
+    if normalizer is None:
+        return total / max(loss.numel(), 1) if valid is None else total / valid.sum().clamp(min=1)
+    if isinstance(normalizer, Tensor):
+        normalizer = torch.where(normalizer == 0, 1, normalizer).to(loss.dtype)
+    return total / normalizer
+
+
+def _check_normalizer(normalizer: object, reduction: Reduction) -> None:
+    if reduction != "mean":
+        raise ValueError(f"`normalizer` replaces the count of reduction 'mean', but `reduction` is {reduction!r}")
+    if not isinstance(normalizer, Tensor):
+        check_number("normalizer", normalizer, above=0)
+    elif normalizer.ndim != 0:
+        raise ValueError(f"`normalizer` must be a 0-d tensor, but got shape {tuple(normalizer.shape)}")
+
+
+def _broadcastable(weight: object, loss: Tensor) -> Tensor:
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"`weight` must be a tensor, but got {type(weight).__name__}")
+    fits = weight.ndim <= loss.ndim and all(
+        size in (1, loss_size) for size, loss_size in zip(reversed(weight.shape), reversed(loss.shape), strict=False)
+    )
+    if not fits:
+        raise ValueError(f"`weight` must broadcast to {tuple(loss.shape)}, but got {tuple(weight.shape)}")
+    return weight.to(loss.dtype)

@@ -1,0 +1,62 @@
+"""Data to compare losses on: annotation files in COCO's format, and a built-in set of handwritten digits."""
+
+from pathlib import Path
+
+from lossatlas.lab.data.coco import load_coco
+from lossatlas.lab.data.dataset import DetectionData, DetectionSplit, ImageRecord, Sample
+from lossatlas.lab.data.digits import load_digit_scenes
+from lossatlas.lab.data.problems import DataError, Kind, Problem, describe
+
+__all__ = [
+    "DataError",
+    "DetectionData",
+    "DetectionSplit",
+    "ImageRecord",
+    "Kind",
+    "Problem",
+    "Sample",
+    "describe",
+    "load_coco",
+    "load_detection",
+    "load_digit_scenes",
+]
+
+
+def load_detection(
+    data: str | Path | None = None, *, train: str | Path | None = None, test: str | Path | None = None
+) -> DetectionData:
+    """Load a detection data set by what a user says of it.
+
+    Args:
+        data: ``"digits"`` for the built-in set (``"./digits"`` is a folder of that name), or a folder that holds
+            ``train.json`` and ``test.json``, or ``val.json`` where there is no ``test.json``, in COCO's format.
+        train: instead of `data`, an annotation file to train on; together with `test`.
+        test: an annotation file to score on.
+
+    Returns:
+        The data, checked.
+
+    Raises:
+        ValueError: if the arguments do not say which data is meant.
+        DataError: if there is anything wrong with the data that would spoil a training.
+
+    Example:
+        >>> data = load_detection("digits")
+        >>> len(data.train), data.train[0].image.shape
+        (1200, torch.Size([3, 128, 128]))
+    """
+    if data is not None and train is None and test is None:
+        return load_digit_scenes() if data == "digits" else _load_folder(Path(data))
+    if data is None and train is not None and test is not None:
+        train, test = Path(train), Path(test)
+        return load_coco(train, test, name=f"{train.name} + {test.name}")
+    raise ValueError(f"expected either data or both train and test, got data={data!r}, train={train!r}, test={test!r}")
+
+
+def _load_folder(folder: Path) -> DetectionData:
+    if not folder.is_dir():
+        raise ValueError(f"data: expected 'digits' or a folder with train.json and test.json, got {str(folder)!r}")
+    test = folder / "test.json"
+    if not test.is_file() and (folder / "val.json").is_file():
+        test = folder / "val.json"
+    return load_coco(folder / "train.json", test, name=folder.resolve().name)

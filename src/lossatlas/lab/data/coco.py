@@ -1,0 +1,334 @@
+"""Detection data in COCO's JSON format, checked before anything is trained on it.
+
+Boxes are ``[x, y, width, height]`` in continuous pixels of the stored picture. A box may reach over the edge of its
+image by up to `EDGE_TOLERANCE` pixels, as rounding makes it in many sets, and is clipped without a word; one that
+reaches further, or lies outside altogether, is an error. A box of zero area is left out with a warning.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lossatlas.lab.data.dataset import DetectionData, DetectionSplit, ImageRecord, ObjectRow, fingerprint
+from lossatlas.lab.data.images import CACHE_BYTES, ImageCache, UndecodableImageError, image_size, read_image
+from lossatlas.lab.data.problems import DataError, Kind, Problem
+
+EDGE_TOLERANCE = 1.0
+"""Pixels by which a box may reach over the edge of its image and be clipped."""
+
+
+class CocoSplit(DetectionSplit):
+    """Images decoded from their files when they are asked for.
+
+    Args:
+        name: ``"train"`` or ``"test"``.
+        class_names: the name of every label.
+        records: one for every image.
+        paths: the file of every image.
+        cache_bytes: how much decoded images may occupy in memory.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        class_names: Sequence[str],
+        records: Sequence[ImageRecord],
+        paths: Sequence[Path],
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        super().__init__(name, class_names, records)
+        self.paths = tuple(paths)
+        self._cache = ImageCache(cache_bytes)
+
+    def image(self, index: int) -> Tensor:
+        """Pixels of an image, (3, H, W) uint8; a file that cannot be decoded raises `DataError`."""
+        path = self.paths[index]
+        image = self._cache.get(path)
+        if image is None:
+            try:
+                image = read_image(path)
+            except UndecodableImageError as error:
+                image_id = self.records[index].image_id
+                raise DataError([Problem(Kind.UNDECODABLE_IMAGE, str(path), str(error), image_id)]) from error
+            self._cache.add(path, image)
+        return image
+
+    def image_digest(self, index: int) -> bytes:
+        """Size of the file in bytes: another picture hardly ever compresses to the same."""
+        return str(self.paths[index].stat().st_size).encode()
+
+
+@dataclass
+class _DeclaredImage:
+    """An image of the annotation file; its objects are added as they are read."""
+
+    file_name: str
+    width: int
+    height: int
+    path: Path
+    rows: list[ObjectRow] = field(default_factory=list)
+
+
+class CocoReader:
+    """Reads one annotation file and collects everything that is wrong with it.
+
+    Args:
+        path: the annotation file. Its images lie beside it or in ``images/``.
+
+    Attributes:
+        categories: names by category id, in the order of the labels.
+        problems: what prevents training.
+        warnings: what does not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.categories: dict[int, str] = {}
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self._images: dict[int, _DeclaredImage] = {}
+        self._declared_ids: set[int | None] = set()  # of entries that cannot be used, too: their objects are no strays
+        content = self._load()
+        if content is not None:
+            self._read_categories(content["categories"])
+            self._read_images(content["images"])
+            self._read_annotations(content["annotations"])
+            if not self.problems and not any(image.rows for image in self._images.values()):
+                self._report(Kind.NO_OBJECTS, f"{len(self._images)} images without a single box")
+
+    def split(self, name: str, cache_bytes: int = CACHE_BYTES) -> CocoSplit:
+        """The split that was read, for a file without problems."""
+        records = [
+            ImageRecord.from_rows(image_id, image.file_name, image.width, image.height, image.rows)
+            for image_id, image in self._images.items()
+        ]
+        paths = [image.path for image in self._images.values()]
+        return CocoSplit(name, list(self.categories.values()), records, paths, cache_bytes)
+
+    def _report(self, kind: Kind, detail: str, image_id: int | None = None, annotation_id: int | None = None) -> None:
+        warning = kind is Kind.ZERO_AREA_BOX
+        problem = Problem(kind, str(self.path), detail, image_id, annotation_id)
+        (self.warnings if warning else self.problems).append(problem)
+
+    def _load(self) -> dict[str, list[Any]] | None:
+        """The content of the file, if it has the three lists of COCO's format."""
+        try:
+            content = json.loads(self.path.read_bytes())
+        except (OSError, ValueError) as error:
+            self._report(Kind.FILE, getattr(error, "strerror", None) or str(error))
+            return None
+        if not isinstance(content, dict):
+            self._report(Kind.VALUE, f"expected an object with images, annotations, categories, got {_brief(content)}")
+            return None
+        for key in ("images", "annotations", "categories"):
+            if key not in content:
+                self._report(Kind.KEY, f"no {key!r} at the top level")
+            elif not isinstance(content[key], list):
+                self._report(Kind.VALUE, f"{key}: expected a list, got {_brief(content[key])}")
+        return None if self.problems else content
+
+    def _entries(self, section: str, entries: list[Any], *keys: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The entries of a list that have all the keys, each with how to call it; the others are reported."""
+        for index, entry in enumerate(entries):
+            where = f"{section}[{index}]"
+            if not isinstance(entry, dict):
+                self._report(Kind.VALUE, f"{where}: expected an object, got {_brief(entry)}")
+                continue
+            missing = [key for key in keys if key not in entry]
+            if missing:
+                image_id = _whole(entry.get("id" if section == "images" else "image_id"))
+                annotation_id = _whole(entry.get("id")) if section == "annotations" else None
+                self._report(Kind.KEY, f"{where} has no {' and no '.join(map(repr, missing))}", image_id, annotation_id)
+                continue
+            yield where, entry
+
+    def _read_categories(self, entries: list[Any]) -> None:
+        names: dict[int, str] = {}
+        for where, entry in self._entries("categories", entries, "id", "name"):
+            number = _whole(entry["id"])
+            if number is None:
+                self._report(Kind.VALUE, f"{where}: id must be a whole number, got {_brief(entry['id'])}")
+            elif number in names:
+                self._report(Kind.DUPLICATE_CATEGORY, f"{where}: id {number} is already that of {names[number]!r}")
+            else:
+                names[number] = str(entry["name"])
+        self.categories = dict(sorted(names.items()))
+        if not entries:
+            self._report(Kind.VALUE, "categories: expected at least one, got none")
+
+    def _read_images(self, entries: list[Any]) -> None:
+        self._declared_ids = {_whole(entry.get("id")) for entry in entries if isinstance(entry, dict)}
+        for where, entry in self._entries("images", entries, "id", "file_name", "width", "height"):
+            image_id, width, height = (_whole(entry[key]) for key in ("id", "width", "height"))
+            file_name = entry["file_name"]
+            if image_id is None:
+                self._report(Kind.VALUE, f"{where}: id must be a whole number, got {_brief(entry['id'])}")
+            elif image_id in self._images:
+                self._report(Kind.DUPLICATE_IMAGE, f"{where}: {file_name!r} has the id of another image", image_id)
+            elif width is None or height is None or width <= 0 or height <= 0:
+                size = f"{_brief(entry['width'])} x {_brief(entry['height'])}"
+                self._report(Kind.VALUE, f"{where}: width and height must be positive, got {size}", image_id)
+            elif not isinstance(file_name, str) or not file_name:
+                self._report(Kind.VALUE, f"{where}: file_name must be a name, got {_brief(file_name)}", image_id)
+            else:
+                path = self._find(file_name)
+                self._images[image_id] = _DeclaredImage(file_name, width, height, path)
+                self._check_file(image_id, self._images[image_id])
+
+    def _find(self, file_name: str) -> Path:
+        """The file of an image: beside the annotation file or in ``images/`` there."""
+        beside = self.path.parent / file_name
+        return beside if beside.is_file() else self.path.parent / "images" / file_name
+
+    def _check_file(self, image_id: int, image: _DeclaredImage) -> None:
+        if not image.path.is_file():
+            folder = self.path.parent
+            self._report(Kind.MISSING_IMAGE, f"{image.file_name!r} is neither in {folder} nor in its images/", image_id)
+            return
+        try:
+            size = image_size(image.path)
+        except UndecodableImageError as error:
+            self._report(Kind.UNDECODABLE_IMAGE, f"{image.file_name!r}: {error}", image_id)
+            return
+        declared = (image.width, image.height)
+        if size != declared:
+            detail = f"{image.file_name!r} is {size[0]} x {size[1]}, declared {declared[0]} x {declared[1]}"
+            if size == declared[::-1]:
+                detail += " (pixels are taken as stored, EXIF orientation is not applied)"
+            self._report(Kind.IMAGE_SIZE, detail, image_id)
+
+    def _read_annotations(self, entries: list[Any]) -> None:
+        labels = {number: label for label, number in enumerate(self.categories)}
+        seen: set[int] = set()
+        for where, entry in self._entries("annotations", entries, "id", "image_id", "category_id", "bbox"):
+            annotation_id, image_id, category_id = (_whole(entry[key]) for key in ("id", "image_id", "category_id"))
+            if annotation_id is None:
+                self._report(Kind.VALUE, f"{where}: id must be a whole number, got {_brief(entry['id'])}", image_id)
+                continue
+            if annotation_id in seen:
+                self._report(Kind.DUPLICATE_ANNOTATION, f"{where} has the id of another one", image_id, annotation_id)
+            seen.add(annotation_id)
+            image = None if image_id is None else self._images.get(image_id)
+            if image_id is None or image_id not in self._declared_ids:
+                detail = f"no image has the id {_brief(entry['image_id'])}"
+                self._report(Kind.UNKNOWN_IMAGE, detail, image_id, annotation_id)
+            label = None if category_id is None else labels.get(category_id)
+            if label is None:
+                detail = f"{_brief(entry['category_id'])} is not among the categories"
+                self._report(Kind.UNKNOWN_CATEGORY, detail, image_id, annotation_id)
+            box = self._read_box(entry["bbox"], image, image_id, annotation_id)
+            if image is not None and label is not None and box is not None:
+                image.rows.append(ObjectRow(box, label, bool(entry.get("iscrowd", 0)), _area(entry.get("area"), box)))
+
+    def _read_box(
+        self, bbox: Any, image: _DeclaredImage | None, image_id: int | None, annotation_id: int
+    ) -> tuple[float, float, float, float] | None:
+        """The box as xyxy inside its image, or None if it cannot be used."""
+        kind, detail = None, _brief(bbox)
+        if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
+            kind, detail = Kind.VALUE, f"bbox must be four numbers [x, y, width, height], got {detail}"
+        elif not all(map(math.isfinite, bbox)):
+            kind = Kind.NON_FINITE_BOX
+        elif bbox[2] < 0 or bbox[3] < 0:
+            kind = Kind.NEGATIVE_BOX
+        elif bbox[2] == 0 or bbox[3] == 0:
+            kind = Kind.ZERO_AREA_BOX
+        if kind is None and image is not None:
+            x1, y1, x2, y2 = bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]
+            overhang = max(-x1, -y1, x2 - image.width, y2 - image.height)
+            outside = x2 <= 0 or y2 <= 0 or x1 >= image.width or y1 >= image.height
+            if outside or overhang > EDGE_TOLERANCE:
+                reach = "lies wholly outside" if outside else f"reaches {overhang:.6g} pixels beyond"
+                kind, detail = Kind.OUTSIDE_BOX, f"{detail} {reach} the image of {image.width} x {image.height}"
+            else:
+                box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height)))
+                left, top, right, bottom = np.asarray(box, dtype=np.float32).tolist()
+                if left < right and top < bottom:
+                    return box
+                kind, detail = Kind.ZERO_AREA_BOX, f"{detail} has no area in single precision"
+        if kind is not None:
+            self._report(kind, detail, image_id, annotation_id)
+        return None
+
+
+def _brief(value: object) -> str:
+    """A value as it may stand in a message, however long it is."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also one that was written as 320.0; None for anything else."""
+    return int(value) if _is_number(value) and math.isfinite(value) and value == int(value) else None
+
+
+def _area(declared: Any, box: tuple[float, float, float, float]) -> float:
+    """The declared area of an object (of its mask, in COCO), or that of its box where none is given."""
+    if _is_number(declared) and math.isfinite(declared) and declared > 0:
+        return float(declared)
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1)
+
+
+def _compare_categories(train: CocoReader, test: CocoReader) -> list[Problem]:
+    """Every category that the two files do not declare alike."""
+    problems = []
+    for number in sorted(train.categories.keys() | test.categories.keys()):
+        here, there = train.categories.get(number), test.categories.get(number)
+        if here != there:
+            detail = f"id {number} is {_declared(here)} in {train.path.name}, {_declared(there)} in {test.path.name}"
+            problems.append(Problem(Kind.CATEGORIES, str(test.path), detail))
+    return problems
+
+
+def _declared(name: str | None) -> str:
+    return "not declared" if name is None else repr(name)
+
+
+def _shared_images(train: CocoSplit, test: CocoSplit) -> list[Problem]:
+    """Every file that is trained on and scored on."""
+    trained = {path.resolve() for path in train.paths}
+    return [
+        Problem(Kind.SHARED_IMAGE, str(path), "trained on and scored on: the scores will flatter", record.image_id)
+        for record, path in zip(test.records, test.paths, strict=True)
+        if path.resolve() in trained
+    ]
+
+
+def load_coco(train: Path, test: Path, *, name: str, cache_bytes: int = CACHE_BYTES) -> DetectionData:
+    """Read a training and a test split from two annotation files in COCO's format.
+
+    Category ids become labels 0 to C - 1 in the order of the ids. Images are looked for beside their annotation file
+    and in ``images/`` there; of each only the header is read here, the pixels when they are asked for.
+
+    Args:
+        train: annotation file of the images to train on.
+        test: annotation file of the images to score on.
+        name: how the data is called in tables and reports.
+        cache_bytes: how much the decoded images of each split may occupy in memory.
+
+    Returns:
+        The data, with a warning for each box that was left out and each image that is in both splits.
+
+    Raises:
+        DataError: if anything else is wrong with either file or its images: all of it, at once.
+    """
+    readers = CocoReader(train), CocoReader(test)
+    problems = [problem for reader in readers for problem in reader.problems]
+    if all(reader.categories for reader in readers):
+        problems += _compare_categories(*readers)
+    if problems:
+        raise DataError(problems)
+    splits = readers[0].split("train", cache_bytes), readers[1].split("test", cache_bytes)
+    warnings = [problem for reader in readers for problem in reader.warnings] + _shared_images(*splits)
+    return DetectionData(name, *splits, splits[0].class_names, fingerprint(splits), warnings)

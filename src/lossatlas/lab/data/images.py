@@ -1,0 +1,108 @@
+"""Image files: what their headers say, their pixels, and a cache of decoded ones.
+
+Pixels are taken as they are stored: the orientation tag of EXIF is not applied, because COCO's boxes are drawn against
+the stored pixels. Transparency is ignored. Pictures with 16 bits keep the upper 8 of them, the same for every picture.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
+
+CACHE_BYTES = 1 << 30
+"""Default size of an `ImageCache`: about 4600 pictures of 320 x 240."""
+
+
+class UndecodableImageError(Exception):
+    """An image file whose pixels cannot be had; the message says why."""
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UndecodableImageError(str(error)) from error
+    if image.mode not in EIGHT_BIT_MODES | SIXTEEN_BIT_MODES:
+        image.close()
+        raise UndecodableImageError(f"pixels of the kind {image.mode!r}, expected 8 or 16 bits a channel")
+    return image
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height that an image file declares in its header; the pixels are not decoded.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Columns and rows of the stored pixels.
+
+    Raises:
+        UndecodableImageError: if this is no image, or one of a kind that `read_image` does not take.
+    """
+    with _open(path) as image:
+        return image.size
+
+
+def read_image(path: Path) -> Tensor:
+    """Decode an image file.
+
+    Args:
+        path: the file; grey, palette, RGB, RGBA, CMYK or 16-bit grey.
+
+    Returns:
+        (3, H, W) uint8, red, green, blue.
+
+    Raises:
+        UndecodableImageError: if the file cannot be decoded.
+    """
+    with _open(path) as image:
+        try:
+            image.load()
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UndecodableImageError(str(error)) from error
+        if image.mode in SIXTEEN_BIT_MODES:
+            grey = (np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8).astype(np.uint8)
+            return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
+        # A palette with transparency cannot lose it in one step.
+        opaque = image.convert("RGBA") if "transparency" in image.info else image
+        pixels = np.array(opaque.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+class ImageCache:
+    """Decoded images in memory, up to a number of bytes.
+
+    Once full it keeps what it has: an epoch visits every image once, so throwing out the oldest would throw out every
+    image just before it is needed again.
+
+    Args:
+        max_bytes: how much the images may occupy together.
+
+    Example:
+        >>> cache = ImageCache(max_bytes=12)
+        >>> for name in ("a.png", "b.png"):
+        ...     cache.add(Path(name), torch.zeros(3, 2, 2, dtype=torch.uint8))
+        >>> cache.get(Path("a.png")) is None, cache.get(Path("b.png")) is None
+        (False, True)
+    """
+
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self._used = 0
+        self._images: dict[Path, Tensor] = {}
+
+    def get(self, path: Path) -> Tensor | None:
+        """The decoded image of a file, or None if it is not held."""
+        return self._images.get(path)
+
+    def add(self, path: Path, image: Tensor) -> None:
+        """Hold the decoded image of a file, if there is room."""
+        if path not in self._images and self._used + image.nbytes <= self.max_bytes:
+            self._images[path] = image
+            self._used += image.nbytes

@@ -150,7 +150,8 @@ def pairwise_iou(input: Float[Tensor, "n 4"], target: Float[Tensor, "m 4"]) -> F
 
     Example:
         >>> import torch
-        >>> pairwise_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 2.0]]))
+        >>> objects = torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 2.0]])
+        >>> pairwise_iou(objects[:1], objects)
         tensor([[1.0000, 0.3333]])
     """
     intersection = pairwise_intersection(input, target)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from lossatlas.boxes.geometry import Overlap, overlap, safe_divide
 from lossatlas.checks import check_box_pair, check_choice, check_number
+from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_power
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import reduce, upcast
+from lossatlas.losses.reduction import reduce
 from lossatlas.typing import Boxes, Loss, Normalizer, Reduction
 
 IoUMode = Literal["linear", "log", "square"]

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossatlas.checks import check_elementwise, check_floating, check_integer, check_number
+from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_power
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import reduce, split_ignored, upcast
+from lossatlas.losses.reduction import reduce, split_ignored
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 

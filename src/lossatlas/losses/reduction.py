@@ -3,7 +3,7 @@
 A loss computes one number for each element and hands the elements to `reduce`, which is the only place where
 elements become a value. In short:
 
-* arithmetic is in float32 at least (`upcast`), so half-precision inputs give a float32 loss;
+* arithmetic is in float32 at least (`lossatlas.dtypes.upcast`), so half-precision inputs give a float32 loss;
 * ``mean`` divides by the number of valid elements, or by `normalizer` where one is given;
 * `weight` multiplies elements and never changes the denominator;
 * an ignored element adds nothing to the value, the gradient or the denominator;
@@ -19,18 +19,6 @@ from lossatlas.checks import check_choice, check_number
 from lossatlas.typing import Normalizer, Reduction
 
 _REDUCTIONS = get_args(Reduction)
-
-
-def upcast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return the tensors in one floating-point dtype, float32 at least, that holds all of them.
-
-    Integers and booleans follow the floating-point tensors; they do not widen the result.
-    """
-    dtype = torch.float32
-    for tensor in tensors:
-        if tensor.dtype == torch.float64:
-            dtype = torch.float64
-    return tuple(tensor.to(dtype) for tensor in tensors)
 
 
 def split_ignored(input: Tensor, target: Tensor, ignore_index: float | None) -> tuple[Tensor, Tensor, Tensor | None]:

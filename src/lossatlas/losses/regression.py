@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from lossatlas.checks import check_elementwise, check_number
+from lossatlas.dtypes import upcast
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import reduce, upcast
+from lossatlas.losses.reduction import reduce
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 

@@ -1,0 +1,161 @@
+"""Assignment by thresholds on the IoU of anchors and objects: RPN, RetinaNet, Faster R-CNN, SSD."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Self, TypeAlias, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossatlas.assign.assignment import Assignment, Objects, blocks, check_block_size, ordered_objects
+from lossatlas.boxes.geometry import pairwise_coverage, pairwise_iou
+from lossatlas.checks import check_boxes, check_choice, check_floating, check_number
+from lossatlas.dtypes import upcast
+from lossatlas.typing import Boxes
+
+LowQuality = Literal["none", "keep", "reassign"]
+
+_IoUBlocks: TypeAlias = Callable[[], Iterable[tuple[slice, Tensor]]]
+
+
+@dataclass(frozen=True)
+class MaxIoU:
+    """Assign each prior to the object that it overlaps most, if it overlaps it enough.
+
+    Formula:
+        IoU of the prior with its best object ≥ positive_threshold: positive
+                                              < negative_threshold: negative
+                                                         otherwise: ignored
+
+    Args:
+        positive_threshold: above 0, at most 1.
+        negative_threshold: from 0 to `positive_threshold`.
+        low_quality: what becomes of the priors that are the best that some object has, whatever their IoU
+            (several priors if they tie):
+
+            * ``"none"``: nothing;
+            * ``"keep"``: they are positive, each for its own best object, which may be another object (detectron2
+              and torchvision);
+            * ``"reassign"``: they are positive for the object whose best they are, even if they were positive for
+              another one (mmdetection). If they are the best of several objects, they go to the one they overlap
+              most; in mmdetection to the one that comes last in the target, which depends on the order of the
+              objects.
+        min_low_quality_iou: the IoU with an object that its best prior must reach for `low_quality`. Whatever it is,
+            an object that overlaps nothing makes no prior positive; in the libraries named above it makes all of
+            them positive.
+        crowd_threshold: a prior that is not positive is ignored if a crowd region covers this share of its area;
+            None leaves such priors as they are. No prior is ever assigned to a crowd region.
+        block_size: priors that are held against all objects at a time; it changes memory, never the result.
+
+    Raises:
+        ValueError: a number out of its range or an unknown `low_quality`.
+
+    Example:
+        >>> priors = torch.tensor([[0.0, 0, 10, 10], [5.0, 0, 15, 10], [20.0, 0, 30, 10], [40.0, 0, 50, 10]])
+        >>> target = {"boxes": torch.tensor([[0.0, 0, 10, 9], [25.0, 0, 35, 10]]), "labels": torch.tensor([0, 0])}
+        >>> MaxIoU.retinanet()(priors, target).matched
+        tensor([ 0, -1,  1, -1])
+
+    Note:
+        Of objects with the same IoU the first one in `canonical_order` wins. Memory grows with priors + objects.
+
+    Reference:
+        Ren et al., "Faster R-CNN", 2015, arXiv 1506.01497, section 3.1.2; Lin et al., "Focal Loss for Dense Object
+        Detection", 2017, arXiv 1708.02002, section 4.
+    """
+
+    positive_threshold: float = 0.5
+    negative_threshold: float = 0.4
+    low_quality: LowQuality = "keep"
+    min_low_quality_iou: float = 0.0
+    crowd_threshold: float | None = 0.5
+    block_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number("positive_threshold", self.positive_threshold, above=0, at_most=1)
+        check_number("negative_threshold", self.negative_threshold, at_least=0, at_most=self.positive_threshold)
+        check_choice("low_quality", self.low_quality, get_args(LowQuality))
+        check_number("min_low_quality_iou", self.min_low_quality_iou, at_least=0, at_most=1)
+        if self.crowd_threshold is not None:
+            check_number("crowd_threshold", self.crowd_threshold, above=0, at_most=1)
+        check_block_size(self.block_size)
+
+    @classmethod
+    def retinanet(cls) -> Self:
+        """Return RetinaNet's assigner: 0.5, 0.4 and low-quality matches as in detectron2 and torchvision."""
+        return cls(0.5, 0.4, "keep")
+
+    @classmethod
+    def rpn(cls) -> Self:
+        """Return the region proposal network's assigner: 0.7, 0.3 and low-quality matches."""
+        return cls(0.7, 0.3, "keep")
+
+    @classmethod
+    def roi(cls) -> Self:
+        """Return the assigner of Faster R-CNN's second stage: 0.5 and no low-quality matches."""
+        return cls(0.5, 0.5, "none")
+
+    def __call__(self, priors: Boxes, target: Mapping[str, Tensor]) -> Assignment:
+        """Return which object of one image each prior answers for.
+
+        Args:
+            priors: ``(P, 4)`` xyxy in pixels.
+            target: ``boxes`` (G, 4) xyxy pixels, ``labels`` (G,), optionally ``iscrowd`` (G,).
+        """
+        check_boxes("priors", priors)
+        if priors.ndim != 2:
+            raise ValueError(f"`priors` must have shape (P, 4), but got {tuple(priors.shape)}")
+        (priors,) = upcast(priors)
+        objects = ordered_objects(target, priors.dtype)
+
+        def iou_blocks() -> Iterable[tuple[slice, Tensor]]:
+            for block in blocks(len(priors), len(objects.boxes), self.block_size):
+                yield block, pairwise_iou(priors[block], objects.boxes)
+
+        matched, ignored = self._match(iou_blocks, len(priors), len(objects.boxes), priors)
+        matched = torch.where(matched >= 0, _take(objects.rows, matched.clamp(min=0)), -1)
+        return Assignment.build(matched, ignored | self._in_crowd(priors, objects))
+
+    def match(self, overlaps: Float[Tensor, "p g"]) -> Assignment:
+        """Return the assignment for given overlaps of priors and objects; objects that tie go by their column.
+
+        Args:
+            overlaps: ``(P, G)`` from 0 to 1. torchvision's and detectron2's matchers take the transpose.
+        """
+        check_floating("overlaps", overlaps)
+        if overlaps.ndim != 2:
+            raise ValueError(f"`overlaps` must have shape (P, G), but got {tuple(overlaps.shape)}")
+        rows, columns = overlaps.shape
+        return Assignment.build(*self._match(lambda: [(slice(0, rows), overlaps)], rows, columns, overlaps))
+
+    def _match(self, iou_blocks: _IoUBlocks, priors: int, objects: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the object of each positive prior (-1 for others), and the priors between the thresholds."""
+        best = like.new_zeros(priors)
+        own = torch.zeros_like(best, dtype=torch.int64)
+        object_best = like.new_zeros(objects)
+        if objects:
+            for block, iou in iou_blocks():
+                best[block], own[block] = iou.max(dim=1)  # the first maximum
+                object_best = torch.maximum(object_best, iou.amax(dim=0))
+        matched = torch.where(best >= self.positive_threshold, own, -1)
+        if self.low_quality != "none" and objects:
+            worthy = (object_best > 0) & (object_best >= self.min_low_quality_iou)
+            for block, iou in iou_blocks():
+                claimed = torch.where((iou == object_best) & worthy, iou, 0)
+                claim, claimant = claimed.max(dim=1)
+                object_ = own[block] if self.low_quality == "keep" else claimant
+                matched[block] = torch.where(claim > 0, object_, matched[block])
+        return matched, (best >= self.negative_threshold) & (best < self.positive_threshold)
+
+    def _in_crowd(self, priors: Tensor, objects: Objects) -> Tensor:
+        covered = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
+        if self.crowd_threshold is not None and len(objects.crowd):
+            for block in blocks(len(priors), len(objects.crowd), self.block_size):
+                coverage = pairwise_coverage(priors[block], objects.crowd)
+                covered[block] = (coverage >= self.crowd_threshold).any(1)
+        return covered
+
+
+def _take(rows: Tensor, index: Tensor) -> Tensor:
+    return rows[index] if len(rows) else index

@@ -71,8 +71,9 @@ def test_reference_gradient_reproduces_the_published_curves() -> None:
         if result.name in at_200:
             final = result.final_errors * 343 * 5000
             noise = 3 * final.std().item() / count**0.5
-            assert final.mean().item() == pytest.approx(at_200[result.name], abs=noise), result.name
-            assert noise < 6e5
+            published, reading_error = at_200[result.name]
+            assert final.mean().item() == pytest.approx(published, abs=noise + reading_error), result.name
+            assert noise < 8e5
 
 
 def test_exact_gradient_ranks_giou_far_below_its_published_error() -> None:

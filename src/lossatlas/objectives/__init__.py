@@ -1,0 +1,7 @@
+"""Training objectives: raw network outputs and ground truth to named loss terms, without a network inside."""
+
+from lossatlas.objectives.fcos import FCOS, FCOSOutputs
+from lossatlas.objectives.retinanet import RetinaNet, RetinaNetOutputs
+from lossatlas.objectives.terms import LossTerms, PositiveNormalizer
+
+__all__ = ["FCOS", "FCOSOutputs", "LossTerms", "PositiveNormalizer", "RetinaNet", "RetinaNetOutputs"]

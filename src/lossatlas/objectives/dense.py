@@ -1,0 +1,230 @@
+"""What the one-stage detectors share: from raw outputs at many places to terms, and to detections."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lossatlas.assign.assignment import Assignment, check_target
+from lossatlas.boxes.geometry import overlap
+from lossatlas.boxes.nms import batched_nms
+from lossatlas.checks import check_number
+from lossatlas.dtypes import upcast
+from lossatlas.objectives.slots import ClassTarget, LossFunction, Regression, box_slot, class_slot
+from lossatlas.objectives.terms import NormalizerMode, PositiveNormalizer, Scale
+
+Target: TypeAlias = Mapping[str, Tensor]
+Detections: TypeAlias = dict[str, Tensor]
+NMS: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+IGNORE = -1
+"""Class target of a prediction that is not trained."""
+
+
+class Positives(NamedTuple):
+    """The positive predictions of a batch and their objects, image by image."""
+
+    image: Tensor
+    """``(N,)`` row of the batch."""
+    prediction: Tensor
+    """``(N,)`` row of the predictions."""
+    boxes: Tensor
+    """``(N, 4)`` xyxy pixels of the object."""
+    labels: Tensor
+    """``(N,)`` class of the object."""
+    counts: Tensor
+    """``(B,)`` positives of each image, floating point."""
+
+
+class BoxPairs(NamedTuple):
+    """Predictions of the positives and their targets, in both forms that a box loss can take; all ``(N, 4)``."""
+
+    decoded: Tensor
+    boxes: Tensor
+    encoded: Tensor
+    encoded_boxes: Tensor
+
+
+class DenseObjective(nn.Module):
+    """Slots, normaliser and terms of a detector that classifies and regresses at every place of a grid."""
+
+    def __init__(
+        self,
+        *,
+        class_loss: LossFunction,
+        box_loss: LossFunction,
+        class_target: ClassTarget | None,
+        regression: Regression | None,
+        class_weight: float,
+        box_weight: float,
+        normalizer: NormalizerMode | PositiveNormalizer,
+    ) -> None:
+        super().__init__()
+        check_number("class_weight", class_weight, at_least=0)
+        check_number("box_weight", box_weight, at_least=0)
+        self.class_target = class_slot(class_loss, class_target)
+        self.regression, self._elementwise = box_slot(box_loss, regression)
+        self.class_loss = class_loss
+        self.box_loss = box_loss
+        self.class_weight = class_weight
+        self.box_weight = box_weight
+        self.normalizer = normalizer if isinstance(normalizer, PositiveNormalizer) else PositiveNormalizer(normalizer)
+
+    def class_term(
+        self,
+        logits: Tensor,
+        assignments: Sequence[Assignment],
+        positives: Positives,
+        pairs: BoxPairs,
+        scale: Scale,
+    ) -> Tensor:
+        """Return the weighted classification term over all predictions that are not ignored."""
+        quality: Tensor | float = 1.0
+        if self.class_target == "quality":
+            quality = overlap(*upcast(pairs.decoded.detach(), pairs.boxes)).iou
+        target = class_targets(logits, assignments, positives, quality)
+        weight = None if scale.image_weight is None else scale.image_weight[:, None, None]
+        loss = self.class_loss(
+            logits,
+            target,
+            ignore_index=IGNORE,
+            weight=weight,
+            reduction="mean",
+            normalizer=scale.denominator,
+        )
+        return self.class_weight * loss
+
+    def box_term(self, pairs: BoxPairs, positives: Positives, scale: Scale, weight: Tensor | None = None) -> Tensor:
+        """Return the weighted regression term over the positives.
+
+        Args:
+            pairs: predictions and targets.
+            positives: the positives they belong to.
+            scale: what the sum is divided by.
+            weight: ``(N,)`` factors of the positives.
+        """
+        if self.regression == "boxes":
+            input, target = pairs.decoded, pairs.boxes
+        else:
+            input, target = pairs.encoded, pairs.encoded_boxes
+        image_weight = scale.weight_of(positives.image)
+        if image_weight is not None:
+            weight = image_weight if weight is None else weight * image_weight
+        if weight is not None and self._elementwise:
+            weight = weight[:, None]
+        loss = self.box_loss(input, target, weight=weight, reduction="mean", normalizer=scale.denominator)
+        return self.box_weight * loss
+
+
+def check_predictions(name: str, tensor: Tensor, shape: tuple[int | None, ...], meaning: str) -> None:
+    """Raise `ValueError` unless `tensor` has the given shape, in which None stands for any size."""
+    fits = tensor.ndim == len(shape) and all(
+        size is None or size == got for size, got in zip(shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join(
+            axis if size is None else str(size) for axis, size in zip(meaning.split(), shape, strict=True)
+        )
+        raise ValueError(f"`{name}` must have shape ({expected}), but got {tuple(tensor.shape)}")
+
+
+def check_targets(targets: Sequence[Target], images: int) -> None:
+    """Raise unless there is one well-formed target for each image of the batch."""
+    if len(targets) != images:
+        raise ValueError(f"`targets` must have one entry for each of the {images} images, but has {len(targets)}")
+    for index, target in enumerate(targets):
+        check_target(f"targets[{index}]", target)
+
+
+def gather_positives(assignments: Sequence[Assignment], targets: Sequence[Target], like: Tensor) -> Positives:
+    """Return the positive predictions of a batch and their objects.
+
+    Args:
+        assignments: one for each image.
+        targets: one for each image.
+        like: a tensor on the device of the outputs.
+    """
+    image, prediction = [like.new_empty(0, dtype=torch.int64)], [like.new_empty(0, dtype=torch.int64)]
+    boxes, labels = [like.new_empty((0, 4), dtype=torch.float32)], [like.new_empty(0, dtype=torch.int64)]
+    for index, (assignment, target) in enumerate(zip(assignments, targets, strict=True)):
+        rows = assignment.positive.nonzero().squeeze(1)
+        objects = assignment.matched[rows]
+        image.append(torch.full_like(rows, index))
+        prediction.append(rows)
+        boxes.append(target["boxes"][objects].to(torch.promote_types(target["boxes"].dtype, torch.float32)))
+        labels.append(target["labels"][objects].long())
+    counts = torch.tensor([float(len(rows)) for rows in prediction[1:]], device=like.device)
+    return Positives(torch.cat(image), torch.cat(prediction), torch.cat(boxes), torch.cat(labels), counts)
+
+
+def class_targets(
+    logits: Tensor, assignments: Sequence[Assignment], positives: Positives, quality: Tensor | float = 1.0
+) -> Tensor:
+    """Return the elementwise targets of a sigmoid classifier.
+
+    Args:
+        logits: ``(B, P, C)``, for the shape.
+        assignments: one for each image.
+        positives: their positives.
+        quality: target of a positive's class, a number or ``(N,)``.
+
+    Returns:
+        ``(B, P, C)``: `quality` at each positive's class, `IGNORE` for ignored predictions and 0 elsewhere.
+    """
+    (target,) = upcast(torch.zeros_like(logits, requires_grad=False))
+    if assignments:
+        target[torch.stack([assignment.ignored for assignment in assignments])] = IGNORE
+    place = (positives.image, positives.prediction, positives.labels)
+    target[place] = quality.to(target.dtype) if isinstance(quality, Tensor) else target.new_tensor(quality)
+    return target
+
+
+def select_detections(
+    scores: Tensor,
+    decode: Callable[[int, Tensor], Tensor],
+    image_sizes: Sequence[tuple[int, int]] | None,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    max_candidates: int,
+    max_detections: int,
+    nms: NMS = batched_nms,
+) -> list[Detections]:
+    """Return the detections of each image.
+
+    Args:
+        scores: ``(B, P, C)`` from 0 to 1.
+        decode: returns the ``(K, 4)`` xyxy boxes of the given predictions ``(K,)`` of an image of the batch.
+        image_sizes: height and width of each image, to which the boxes are clipped; None clips nothing.
+        score_threshold: scores must be above it.
+        iou_threshold: of non-maximum suppression.
+        max_candidates: pairs of prediction and class of an image that enter non-maximum suppression.
+        max_detections: detections of an image that are returned.
+        nms: a function with the arguments of `batched_nms`.
+
+    Returns:
+        For each image ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,), highest score first.
+    """
+    check_number("score_threshold", score_threshold, at_least=0, at_most=1)
+    check_number("max_candidates", max_candidates, at_least=1)
+    check_number("max_detections", max_detections, at_least=1)
+    images, _, classes = scores.shape
+    if image_sizes is not None and len(image_sizes) != images:
+        raise ValueError(
+            f"`image_sizes` must have one entry for each of the {images} images, but has {len(image_sizes)}"
+        )
+    detections = []
+    for image, flat in enumerate(scores.flatten(1)):
+        candidates = (flat > score_threshold).nonzero().squeeze(1)
+        order = flat[candidates].sort(descending=True, stable=True).indices[:max_candidates]
+        candidates = candidates[order]
+        labels = candidates % max(classes, 1)
+        boxes = decode(image, candidates // max(classes, 1))
+        if image_sizes is not None:
+            height, width = image_sizes[image]
+            limit = boxes.new_tensor([width, height, width, height])
+            boxes = torch.minimum(boxes.clamp(min=0), limit)
+        kept = nms(boxes, flat[candidates], labels, iou_threshold)[:max_detections]
+        detections.append({"boxes": boxes[kept], "scores": flat[candidates][kept], "labels": labels[kept]})
+    return detections

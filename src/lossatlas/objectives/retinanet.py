@@ -1,0 +1,203 @@
+"""RetinaNet: focal loss over all anchors of a dense grid, and box offsets of the positive ones."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossatlas.assign import Assignment, MaxIoU
+from lossatlas.boxes.coders import DeltaCoder
+from lossatlas.boxes.nms import batched_nms
+from lossatlas.checks import check_floating
+from lossatlas.dtypes import upcast
+from lossatlas.losses.classification import sigmoid_focal_loss
+from lossatlas.losses.regression import smooth_l1_loss
+from lossatlas.objectives.dense import (
+    NMS,
+    BoxPairs,
+    DenseObjective,
+    Detections,
+    Target,
+    check_predictions,
+    check_targets,
+    gather_positives,
+    select_detections,
+)
+from lossatlas.objectives.slots import ClassTarget, LossFunction, Regression
+from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
+
+DEFAULT_BOX_LOSS = functools.partial(smooth_l1_loss, beta=1 / 9)
+
+
+@dataclass(frozen=True, eq=False)
+class RetinaNetOutputs:
+    """What a network of RetinaNet's kind puts out for a batch of B images with P anchors each and C classes.
+
+    Args:
+        class_logits: ``(B, P, C)``, one logit for each anchor and class.
+        deltas: ``(B, P, 4)`` dx, dy, dw, dh, as the objective's coder encodes them.
+        anchors: ``(P, 4)`` xyxy pixels, the same for all images, in the order of `lossatlas.boxes.priors`.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+        TypeError: tensors that are not floating point.
+    """
+
+    class_logits: Float[Tensor, "b p c"]
+    deltas: Float[Tensor, "b p 4"]
+    anchors: Float[Tensor, "p 4"]
+
+    def __post_init__(self) -> None:
+        for name in ("class_logits", "deltas", "anchors"):
+            check_floating(name, getattr(self, name))
+        check_predictions("class_logits", self.class_logits, (None, None, None), "B P C")
+        images, predictions, _ = self.class_logits.shape
+        check_predictions("deltas", self.deltas, (images, predictions, 4), "B P 4")
+        check_predictions("anchors", self.anchors, (predictions, 4), "P 4")
+
+
+class RetinaNet(DenseObjective):
+    """The training objective of RetinaNet, without a network.
+
+    Formula:
+        class = 1/N Σ over anchors that are not ignored, and classes: class_loss(logit, target)
+        box   = 1/N Σ over positive anchors: box_loss(deltas, encoded object)      N: number of positives, at least 1
+
+    Args:
+        class_loss: slot of the classification; `sigmoid_focal_loss` with α = 0.25, γ = 2 by default. A loss of
+            qualities, such as `quality_focal_loss`, gets the IoU of the decoded box with its object, detached, as
+            target of the object's class.
+        box_loss: slot of the regression; `smooth_l1_loss` with β = 1/9 by default. A loss of boxes, such as
+            `giou_loss`, gets decoded boxes in pixels and the objects' boxes.
+        class_weight: factor of the class term.
+        box_weight: factor of the box term; with losses of boxes 2 is usual.
+        class_target: ``"binary"`` or ``"quality"``; None reads it from the catalogue.
+        regression: ``"boxes"`` or ``"encoded"``, what `box_loss` is given; None reads it from the catalogue.
+        normalizer: a mode of `PositiveNormalizer`, or one.
+        assigner: called as ``assigner(anchors, target)`` for each image; `MaxIoU.retinanet()` by default.
+        coder: how boxes are written as deltas.
+
+    Raises:
+        ValueError: a loss that does not fit its slot, or a negative weight.
+
+    Example:
+        >>> from lossatlas.boxes.priors import anchor_grid
+        >>> from lossatlas.losses import giou_loss
+        >>> anchors = anchor_grid([(4, 4), (2, 2)], [8, 16])
+        >>> outputs = RetinaNetOutputs(torch.zeros(1, 180, 3), torch.zeros(1, 180, 4), anchors)
+        >>> targets = [{"boxes": torch.tensor([[0.0, 0, 32, 32]]), "labels": torch.tensor([2])}]
+        >>> terms = RetinaNet(box_loss=giou_loss, box_weight=2.0)(outputs, targets)
+        >>> sorted(terms)
+        ['box', 'class']
+
+    Note:
+        Assignment, encoded targets and qualities are outside the graph. An image without objects trains the
+        background; a batch without positives has a box term of 0, and every output still gets a (zero) gradient.
+        torchvision divides by the positives of each image (``normalizer="image"``) and uses L1; detectron2 divides by
+        a moving average of the number of positives (``normalizer="moving_average"``) and uses smooth L1 with β = 0.1.
+
+    Reference:
+        Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv 1708.02002, section 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_loss: LossFunction = sigmoid_focal_loss,
+        box_loss: LossFunction = DEFAULT_BOX_LOSS,
+        class_weight: float = 1.0,
+        box_weight: float = 1.0,
+        class_target: ClassTarget | None = None,
+        regression: Regression | None = None,
+        normalizer: NormalizerMode | PositiveNormalizer = "batch",
+        assigner: Callable[[Tensor, Mapping[str, Tensor]], Assignment] | None = None,
+        coder: DeltaCoder | None = None,
+    ) -> None:
+        super().__init__(
+            class_loss=class_loss,
+            box_loss=box_loss,
+            class_target=class_target,
+            regression=regression,
+            class_weight=class_weight,
+            box_weight=box_weight,
+            normalizer=normalizer,
+        )
+        self.assigner = assigner or MaxIoU.retinanet()
+        self.coder = coder or DeltaCoder()
+
+    @torch.no_grad()
+    def assign(self, outputs: RetinaNetOutputs, targets: Sequence[Target]) -> list[Assignment]:
+        """Return, for each image, which object each anchor answers for."""
+        check_targets(targets, len(outputs.class_logits))
+        return [self.assigner(outputs.anchors, target) for target in targets]
+
+    def forward(self, outputs: RetinaNetOutputs, targets: Sequence[Target]) -> LossTerms:
+        """Return the terms ``class`` and ``box``.
+
+        Args:
+            outputs: of a batch of B images.
+            targets: B dicts with ``boxes`` (G, 4) xyxy pixels, ``labels`` (G,) from 0, optionally ``iscrowd`` (G,),
+                on the device of the outputs.
+
+        Raises:
+            ValueError: another number of targets, or a target whose shapes do not fit.
+        """
+        assignments = self.assign(outputs, targets)
+        positives = gather_positives(assignments, targets, outputs.deltas)
+        deltas = outputs.deltas[positives.image, positives.prediction]
+        anchors = outputs.anchors[positives.prediction].detach()
+        pairs = BoxPairs(
+            self.coder.decode(deltas, anchors), positives.boxes, deltas, self.coder.encode(positives.boxes, anchors)
+        )
+        scale = self.normalizer(positives.counts)
+        return LossTerms(
+            {
+                "class": self.class_term(outputs.class_logits, assignments, positives, pairs, scale),
+                "box": self.box_term(pairs, positives, scale),
+            }
+        )
+
+    @torch.no_grad()
+    def decode(
+        self,
+        outputs: RetinaNetOutputs,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        *,
+        score_threshold: float = 0.05,
+        iou_threshold: float = 0.5,
+        max_candidates: int = 1000,
+        max_detections: int = 100,
+        nms: NMS = batched_nms,
+    ) -> list[Detections]:
+        """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
+
+        The score is σ(logit).
+
+        Args:
+            outputs: of a batch of B images.
+            image_sizes: height and width of each image in pixels, to which boxes are clipped; None clips nothing.
+            score_threshold: scores must be above it.
+            iou_threshold: of non-maximum suppression within a class.
+            max_candidates: pairs of anchor and class of an image, highest score first, that are decoded. torchvision
+                and detectron2 take as many from each level.
+            max_detections: detections that are returned for an image.
+            nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as torchvision's.
+        """
+
+        def boxes_of(image: int, prediction: Tensor) -> Tensor:
+            return self.coder.decode(outputs.deltas[image, prediction], outputs.anchors[prediction])
+
+        (logits,) = upcast(outputs.class_logits)
+        return select_detections(
+            logits.sigmoid(),
+            boxes_of,
+            image_sizes,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_candidates=max_candidates,
+            max_detections=max_detections,
+            nms=nms,
+        )

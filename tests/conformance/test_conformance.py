@@ -14,7 +14,7 @@ from jaxtyping import jaxtyped
 from torch import Tensor
 
 from lossatlas import losses
-from lossatlas.losses import CATALOG
+from lossatlas.losses import CATALOG, module_form
 from tests.conformance.case import Array, Case, Edge, Identity, central_difference
 from tests.conformance.cases import CASES
 
@@ -37,8 +37,14 @@ every_edge = pytest.mark.parametrize(
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
+def takes_target(name: str) -> bool:
+    return "target" in inspect.signature(CATALOG[name].function).parameters
+
+
 def function_of(case: Case) -> Callable[..., Tensor]:
     function, combine = CATALOG[case.name].function, case.combine
+    if not takes_target(case.name):
+        return lambda input, _, **kwargs: function(input, **kwargs)
     if combine is None:
         return function
 
@@ -51,6 +57,10 @@ def function_of(case: Case) -> Callable[..., Tensor]:
 
 def draw(case: Case, seed: int = 0) -> tuple[Tensor, Tensor]:
     return case.sample(torch.Generator().manual_seed(seed))
+
+
+def tensors_of(case: Case) -> tuple[Tensor, ...]:
+    return draw(case) if takes_target(case.name) else draw(case)[:1]
 
 
 def array(tensor: Tensor) -> Array:
@@ -81,8 +91,9 @@ def test_every_listed_loss_is_exported_with_its_module() -> None:
 @every_loss
 def test_signature_keeps_the_contract(name: str) -> None:
     parameters = inspect.signature(CATALOG[name].function).parameters
-    assert list(parameters)[:2] == ["input", "target"]
-    rest = list(parameters.values())[2:]
+    tensors = ["input", "target"] if takes_target(name) else ["input"]
+    assert list(parameters)[: len(tensors)] == tensors
+    rest = list(parameters.values())[len(tensors) :]
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in rest)
     assert [parameter.name for parameter in rest[-3:]] == ["weight", "reduction", "normalizer"]
     assert [parameter.default for parameter in rest[-3:]] == [None, "mean", None]
@@ -263,35 +274,35 @@ def test_bad_arguments_are_named(case: Case) -> None:
         function(input, target, weight=2.0)
     with pytest.raises(TypeError, match=r"`input` must have a floating-point dtype, but got torch.int64"):
         function(input.long(), target)
-    with pytest.raises(ValueError, match=r"`target` .*but got"):
-        function(input, target[:-1])
+    if takes_target(case.name):
+        with pytest.raises(ValueError, match=r"`target` .*but got"):
+            function(input, target[:-1])
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
 def test_shapes_are_as_annotated(case: Case) -> None:
-    checked = jaxtyped(typechecker=beartype)(function_of(case))
-    input, target = draw(case)
+    function = function_of(case) if takes_target(case.name) else CATALOG[case.name].function
+    checked = jaxtyped(typechecker=beartype)(function)
     for reduction in ("none", "mean"):
-        assert isinstance(checked(input, target, reduction=reduction), Tensor)
+        assert isinstance(checked(*tensors_of(case), reduction=reduction), Tensor)
 
 
 @every_variant
 def test_module_form_is_the_function(case: Case, options: dict[str, Any]) -> None:
     entry = CATALOG[case.name]
-    input, target = draw(case)
+    if entry.stateful:
+        pytest.skip("a module with a state has tests of its own")
+    tensors = tensors_of(case)
     module = entry.module(**options)
-    expected = entry.function(input, target, **options)
-    assert torch.equal(module(input, target), expected)
-    assert torch.equal(pickle.loads(pickle.dumps(module))(input, target), expected)
-    tensors = {name for name, value in options.items() if isinstance(value, Tensor)}
-    assert set(module.state_dict()) == tensors
+    expected = entry.function(*tensors, **options)
+    assert torch.equal(module(*tensors), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(module))(*tensors), expected)
+    assert set(module.state_dict()) == {name for name, value in options.items() if isinstance(value, Tensor)}
     assert all(f"{name}=" in repr(module) for name in options)
-    assert torch.equal(
-        module(input, target, reduction="sum"), entry.function(input, target, reduction="sum", **options)
-    )
+    assert torch.equal(module(*tensors, reduction="sum"), entry.function(*tensors, reduction="sum", **options))
 
 
-@every_loss
+@pytest.mark.parametrize("name", sorted(name for name, entry in CATALOG.items() if not entry.stateful))
 def test_module_form_refuses_unknown_arguments(name: str) -> None:
     with pytest.raises(TypeError, match=r"has no argument `gama`; its arguments are"):
         CATALOG[name].module(gama=2.0)
@@ -319,10 +330,10 @@ def test_captured_as_one_graph(case: Case, options: dict[str, Any]) -> None:
 def test_exports(case: Case) -> None:
     if case.eager_only:
         pytest.skip(case.eager_only)
-    input, target = draw(case)
-    module = CATALOG[case.name].module()
-    program = torch.export.export(module, (input, target))
-    torch.testing.assert_close(program.module()(input, target), module(input, target))
+    tensors = tensors_of(case)
+    module = module_form("Form", CATALOG[case.name].function)()
+    program = torch.export.export(module, tensors)
+    torch.testing.assert_close(program.module()(*tensors), module(*tensors))
 
 
 @pytest.mark.slow

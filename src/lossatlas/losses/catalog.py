@@ -9,14 +9,36 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossatlas.losses import boxes, classification, regression
 from lossatlas.losses.modules import LossModule, ModuleForm
 
-InputKind: TypeAlias = Literal["elementwise", "boxes", "binary_logits", "quality_logits", "class_logits"]
-"""What a loss takes: numbers, pairs of xyxy boxes, one logit for each yes/no target, one logit for each quality from
-0 to 1, or a vector of class logits for each class index."""
+InputKind: TypeAlias = Literal[
+    "elementwise",
+    "boxes",
+    "binary_logits",
+    "binary_probabilities",
+    "quality_logits",
+    "heatmap_logits",
+    "bin_logits",
+    "class_logits",
+    "class_log_probabilities",
+    "distributions",
+    "probabilities",
+]
+"""What a loss takes:
+
+* elementwise: numbers and numbers
+* boxes: pairs of xyxy boxes
+* binary_logits, binary_probabilities: one number for each yes/no target
+* quality_logits: one logit for each quality from 0 to 1
+* heatmap_logits: one logit for each number of a map of Gaussians, 1 at the centres of objects
+* bin_logits: a vector of logits of the numbers 0 to n (last axis) for each number from 0 to n
+* class_logits, class_log_probabilities: a vector of the classes (axis 1) for each class index
+* distributions: pairs of probability distributions (last axis)
+* probabilities: probabilities (last axis) without a target
+"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +46,7 @@ class LossEntry:
     """One public loss."""
 
     function: Callable[..., Tensor]
-    module: ModuleForm[Any]
+    module: ModuleForm[Any] | type[nn.Module]
     family: str
     input_kind: InputKind
 
@@ -32,6 +54,11 @@ class LossEntry:
     def name(self) -> str:
         """Name of the function."""
         return self.function.__name__
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the module keeps a state of its own, beyond the arguments of the function."""
+        return not (isinstance(self.module, type) and issubclass(self.module, LossModule))
 
     @property
     def summary(self) -> str:
@@ -94,10 +121,10 @@ CATALOG: dict[str, LossEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def find(loss: object) -> LossEntry | None:
-    """Return the entry of a loss function, its module form or a `functools.partial` of it; None for anything else."""
+    """Return the entry of a loss function, its module or a `functools.partial` of it; None for anything else."""
     while isinstance(loss, functools.partial):
         loss = loss.func
-    if isinstance(loss, LossModule):
-        loss = type(loss).function
+    if isinstance(loss, nn.Module):
+        loss = getattr(type(loss), "function", None)
     entry = CATALOG.get(getattr(loss, "__name__", ""))
     return entry if entry is not None and entry.function is loss else None

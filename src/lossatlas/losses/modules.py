@@ -6,7 +6,7 @@ their own beside their functions.
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, cast
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, cast, overload
 
 from torch import Tensor, nn
 
@@ -25,7 +25,8 @@ class LossModule(nn.Module, Generic[P]):
         super().__init__()
         if args:
             raise TypeError(f"{type(self).__name__} takes keyword arguments only")
-        known = list(inspect.signature(self.function).parameters)[2:]
+        parameters = inspect.signature(self.function).parameters.values()
+        known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
         for name, value in kwargs.items():
             if name not in known:
                 raise TypeError(f"{type(self).__name__} has no argument `{name}`; its arguments are {', '.join(known)}")
@@ -35,10 +36,13 @@ class LossModule(nn.Module, Generic[P]):
                 setattr(self, name, value)
         self._bound = tuple(kwargs)
 
-    def forward(self, input: Tensor, target: Tensor, **kwargs: Any) -> Tensor:
-        """Return the loss of `input` against `target`; keyword arguments are those of the function."""
+    def forward(self, input: Tensor, *target: Tensor, **kwargs: Any) -> Tensor:
+        """Return the loss of `input` against `target`; keyword arguments are those of the function.
+
+        What is measured of one distribution alone, such as its entropy, takes no target.
+        """
         bound = {name: getattr(self, name) for name in self._bound}
-        return type(self).function(input, target, **(bound | kwargs))
+        return type(self).function(input, *target, **(bound | kwargs))
 
     def extra_repr(self) -> str:
         """Return the bound arguments, as they were given."""
@@ -59,7 +63,11 @@ class ModuleForm(Protocol[P]):
         ...
 
 
-def module_form(name: str, function: Callable[Concatenate[Tensor, Tensor, P], Tensor]) -> ModuleForm[P]:
+@overload
+def module_form(name: str, function: Callable[Concatenate[Tensor, Tensor, P], Tensor]) -> ModuleForm[P]: ...
+@overload
+def module_form(name: str, function: Callable[Concatenate[Tensor, P], Tensor]) -> ModuleForm[P]: ...
+def module_form(name: str, function: Callable[..., Tensor]) -> ModuleForm[Any]:
     """Return the module class `name` whose instances call `function` with their arguments bound.
 
     Args:
@@ -77,4 +85,4 @@ def module_form(name: str, function: Callable[Concatenate[Tensor, Tensor, P], Te
     """
     doc = f"{name}(**hyper-parameters): module form of `{function.__name__}`, with its keyword arguments bound."
     namespace = {"__doc__": doc, "__module__": function.__module__, "function": staticmethod(function)}
-    return cast(ModuleForm[P], type(name, (LossModule,), namespace))
+    return cast(ModuleForm[Any], type(name, (LossModule,), namespace))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
-from lossatlas.boxes.formats import Points, xyxy_to_ltrb
+from lossatlas.boxes.formats import xyxy_to_ltrb
 from lossatlas.checks import check_choice, check_floating, check_number
 from lossatlas.dtypes import upcast
 
@@ -69,7 +69,9 @@ class FCOSPoints:
         check_choice("bounds", self.bounds, get_args(Bounds))
         check_block_size(self.block_size)
 
-    def __call__(self, points: Points, strides: Float[Tensor, " p"], target: Mapping[str, Tensor]) -> Assignment:
+    def __call__(
+        self, points: Float[Tensor, "p 2"], strides: Float[Tensor, " p"], target: Mapping[str, Tensor]
+    ) -> Assignment:
         """Return which object of one image each point answers for.
 
         Args:

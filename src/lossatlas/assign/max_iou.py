@@ -12,7 +12,6 @@ from lossatlas.assign.assignment import Assignment, Objects, blocks, check_block
 from lossatlas.boxes.geometry import pairwise_coverage, pairwise_iou
 from lossatlas.checks import check_boxes, check_choice, check_floating, check_number
 from lossatlas.dtypes import upcast
-from lossatlas.typing import Boxes
 
 LowQuality = Literal["none", "keep", "reassign"]
 
@@ -96,7 +95,7 @@ class MaxIoU:
         """Return the assigner of Faster R-CNN's second stage: 0.5 and no low-quality matches."""
         return cls(0.5, 0.5, "none")
 
-    def __call__(self, priors: Boxes, target: Mapping[str, Tensor]) -> Assignment:
+    def __call__(self, priors: Float[Tensor, "p 4"], target: Mapping[str, Tensor]) -> Assignment:
         """Return which object of one image each prior answers for.
 
         Args:

@@ -1,7 +1,7 @@
 """How a network writes boxes: as numbers relative to an anchor box or to a point.
 
 A coder turns boxes into what the network is trained to output (`encode`) and back (`decode`). Both are differentiable,
-compute in float32 at least, and are finite for every finite box.
+compute in float32 at least, and are finite for every finite box; their arguments broadcast.
 """
 
 import math
@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.boxes.formats import Points, convert, ltrb_to_xyxy, xyxy_to_ltrb
+from lossatlas.boxes.formats import AnyBoxes, Points, convert, ltrb_to_xyxy, xyxy_to_ltrb
 from lossatlas.checks import check_boxes, check_floating, check_number
 from lossatlas.dtypes import upcast
-from lossatlas.typing import Boxes
 
 MAX_LOG_SCALE = math.log(1000 / 16)
 """Largest dw or dh that is decoded: a box 62.5 times its anchor, as in Detectron."""
@@ -76,33 +75,35 @@ class DeltaCoder:
         x, y, w, h = (1 / variance for variance in variances)
         return cls((x, y, w, h), clip)
 
-    def encode(self, boxes: Boxes, anchors: Boxes) -> Boxes:
+    def encode(self, boxes: AnyBoxes, anchors: AnyBoxes) -> AnyBoxes:
         """Return the offsets of boxes from their anchors.
 
         Args:
             boxes: ``(*batch, 4)`` xyxy.
-            anchors: ``(*batch, 4)`` xyxy in the same unit; it may broadcast.
+            anchors: ``(*batch, 4)`` xyxy in the same unit.
 
         Returns:
             ``(*batch, 4)`` dx, dy, dw, dh, without unit.
         """
         check_boxes("boxes", boxes)
+        check_boxes("anchors", anchors)
         center, size = _center_and_size(boxes, anchors)
         anchor_center, anchor_size = _center_and_size(anchors, boxes)
         deltas = torch.cat(((center - anchor_center) / anchor_size, (size / anchor_size).log()), dim=-1)
         return deltas * deltas.new_tensor(self.weights)
 
-    def decode(self, deltas: Float[Tensor, "*batch 4"], anchors: Boxes) -> Boxes:
+    def decode(self, deltas: AnyBoxes, anchors: AnyBoxes) -> AnyBoxes:
         """Return the boxes at the given offsets from their anchors.
 
         Args:
             deltas: ``(*batch, 4)`` dx, dy, dw, dh.
-            anchors: ``(*batch, 4)`` xyxy; it may broadcast.
+            anchors: ``(*batch, 4)`` xyxy.
 
         Returns:
             ``(*batch, 4)`` xyxy boxes in the unit of the anchors.
         """
         check_boxes("deltas", deltas)
+        check_boxes("anchors", anchors)
         anchor_center, anchor_size = _center_and_size(anchors, deltas)
         (deltas,) = upcast(deltas)
         shift, log_scale = (deltas / deltas.new_tensor(self.weights)).split(2, dim=-1)
@@ -112,7 +113,6 @@ class DeltaCoder:
 
 
 def _center_and_size(boxes: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
-    check_boxes("anchors", boxes)
     boxes, _ = upcast(boxes, partner)
     center, size = convert(boxes, "xyxy", "cxcywh").split(2, dim=-1)
     return center, size.clamp(min=torch.finfo(size.dtype).eps)
@@ -148,13 +148,13 @@ class PointDistanceCoder:
 
     normalize: bool = True
 
-    def encode(self, boxes: Boxes, points: Points, strides: Float[Tensor, "*batch"]) -> Boxes:
+    def encode(self, boxes: AnyBoxes, points: Points, strides: Float[Tensor, "*#batch"]) -> AnyBoxes:
         """Return the distances of points from the edges of boxes.
 
         Args:
             boxes: ``(*batch, 4)`` xyxy pixels.
-            points: ``(*batch, 2)`` x, y pixels; it may broadcast.
-            strides: ``(*batch)`` pixels; it may broadcast.
+            points: ``(*batch, 2)`` x, y pixels.
+            strides: ``(*batch)`` pixels.
 
         Returns:
             ``(*batch, 4)`` left, top, right, bottom.
@@ -165,13 +165,13 @@ class PointDistanceCoder:
         distances = xyxy_to_ltrb(boxes, points)
         return distances / strides[..., None] if self.normalize else distances
 
-    def decode(self, distances: Float[Tensor, "*batch 4"], points: Points, strides: Float[Tensor, "*batch"]) -> Boxes:
+    def decode(self, distances: AnyBoxes, points: Points, strides: Float[Tensor, "*#batch"]) -> AnyBoxes:
         """Return the boxes whose edges are at the given distances from points.
 
         Args:
             distances: ``(*batch, 4)`` left, top, right, bottom.
-            points: ``(*batch, 2)`` x, y pixels; it may broadcast.
-            strides: ``(*batch)`` pixels; it may broadcast.
+            points: ``(*batch, 2)`` x, y pixels.
+            strides: ``(*batch)`` pixels.
 
         Returns:
             ``(*batch, 4)`` xyxy pixels.

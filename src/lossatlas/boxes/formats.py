@@ -28,7 +28,11 @@ from lossatlas.typing import Boxes
 BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh"]
 """The formats that need no reference point."""
 
-Points: TypeAlias = Float[Tensor, "*batch 2"]
+AnyBoxes: TypeAlias = Float[Tensor, "*#batch 4"]
+"""Boxes, or four numbers for each box, that broadcast with the other arguments of the call."""
+
+Points: TypeAlias = Float[Tensor, "*#batch 2"]
+"""Points x, y that broadcast with the other arguments of the call."""
 
 
 def _xywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -95,7 +99,7 @@ def convert(boxes: Boxes, source: BoxFormat, target: BoxFormat) -> Boxes:
     return _FROM_XYXY[target](_TO_XYXY[source](boxes))
 
 
-def ltrb_to_xyxy(distances: Boxes, points: Points) -> Boxes:
+def ltrb_to_xyxy(distances: AnyBoxes, points: Points) -> AnyBoxes:
     """Return the boxes whose edges lie at the given distances from the points.
 
     Formula:
@@ -103,7 +107,7 @@ def ltrb_to_xyxy(distances: Boxes, points: Points) -> Boxes:
 
     Args:
         distances: ``(*batch, 4)`` left, top, right, bottom, in the unit of the points.
-        points: ``(*batch, 2)`` x, y; it may broadcast.
+        points: ``(*batch, 2)`` x, y; the two broadcast.
 
     Returns:
         ``(*batch, 4)`` xyxy boxes.
@@ -117,7 +121,7 @@ def ltrb_to_xyxy(distances: Boxes, points: Points) -> Boxes:
     return torch.cat((points - before, points + after), dim=-1)
 
 
-def xyxy_to_ltrb(boxes: Boxes, points: Points) -> Boxes:
+def xyxy_to_ltrb(boxes: AnyBoxes, points: Points) -> AnyBoxes:
     """Return the distances from the points to the edges of the boxes, negative for a point outside.
 
     Formula:
@@ -125,7 +129,7 @@ def xyxy_to_ltrb(boxes: Boxes, points: Points) -> Boxes:
 
     Args:
         boxes: ``(*batch, 4)`` xyxy.
-        points: ``(*batch, 2)`` x, y in the unit of the boxes; it may broadcast.
+        points: ``(*batch, 2)`` x, y in the unit of the boxes; the two broadcast.
 
     Returns:
         ``(*batch, 4)`` left, top, right, bottom.

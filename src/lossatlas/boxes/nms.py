@@ -9,7 +9,7 @@ from lossatlas.checks import check_boxes, check_number
 from lossatlas.dtypes import upcast
 
 _BLOCK = 256
-_MAX_KEPT_BLOCK = 4096
+_KEPT_BLOCK = 4096
 
 
 def batched_nms(
@@ -67,7 +67,7 @@ def _collides(one: Tensor, other: Tensor, boxes: Tensor, labels: Tensor, thresho
 
 def _suppressed_by(kept: Tensor, block: Tensor, boxes: Tensor, labels: Tensor, threshold: float) -> Tensor:
     suppressed = torch.zeros_like(block, dtype=torch.bool)
-    for part in kept.split(_MAX_KEPT_BLOCK):
+    for part in kept.split(_KEPT_BLOCK):
         suppressed |= _collides(part, block, boxes, labels, threshold).any(0)
     return suppressed
 

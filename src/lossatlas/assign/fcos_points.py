@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
-from lossatlas.boxes.formats import xyxy_to_ltrb
 from lossatlas.checks import check_choice, check_floating, check_number
 from lossatlas.dtypes import upcast
 
@@ -93,7 +92,7 @@ class FCOSPoints:
                 candidate = self._candidates(points[block], strides[block], low[block], high[block], objects.boxes)
                 found, first = candidate.to(torch.uint8).max(dim=1)  # the first maximum: the smallest object
                 matched[block] = torch.where(found > 0, objects.rows[first], -1)
-            ignored[block] = _inside(points[block], objects.crowd).any(1)
+            ignored[block] = (_edge_distances(points[block], objects.crowd)[0] > 0).any(1)
         return Assignment.build(matched, ignored)
 
     def _limits(self, strides: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,21 +111,27 @@ class FCOSPoints:
         return low, high
 
     def _candidates(self, points: Tensor, strides: Tensor, low: Tensor, high: Tensor, boxes: Tensor) -> Tensor:
-        distances = xyxy_to_ltrb(boxes, points[:, None])
-        candidate = distances.amin(-1) > 0
-        size = distances.amax(-1)
+        least, size = _edge_distances(points, boxes)
+        candidate = least > 0
         if self.bounds == "inclusive":
             candidate &= (size >= low[:, None]) & (size <= high[:, None])
         else:
             candidate &= (size > low[:, None]) & (size < high[:, None])
         if self.center_radius is not None:
-            centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-            candidate &= (points[:, None] - centers).abs().amax(-1) < self.center_radius * strides[:, None]
+            offset = ((boxes[:, 0] + boxes[:, 2]) / 2 - points[:, :1]).abs()
+            offset = torch.maximum(offset, ((boxes[:, 1] + boxes[:, 3]) / 2 - points[:, 1:]).abs())
+            candidate &= offset < self.center_radius * strides[:, None]
         return candidate
 
 
-def _inside(points: Tensor, boxes: Tensor) -> Tensor:
-    return xyxy_to_ltrb(boxes, points[:, None]).amin(-1) > 0
+def _edge_distances(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distance of each point to the nearest and to the farthest edge of each box, both ``(P, G)``."""
+    x, y = points[:, None].unbind(-1)
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y
+    least = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
+    most = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
+    return least, most
 
 
 def _check_points(points: Tensor, strides: Tensor) -> None:

@@ -1,0 +1,72 @@
+"""The memory of matching grows with priors + objects, not with their product."""
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lossatlas.assign import FCOSPoints, MaxIoU
+from lossatlas.boxes.geometry import pairwise_iou
+
+PRIORS, OBJECTS = 120_000, 1000
+
+
+class PeakMemory(TorchDispatchMode):
+    """Adds up the bytes of all storages that operators return, for as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: dict[int, int] = {}
+        self.now = 0
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._follow(tensor.untyped_storage())
+        return result
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self.live:
+            return
+        self.live[key] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._release, key)
+
+    def _release(self, key: int) -> None:
+        self.now -= self.live.pop(key)
+
+
+def scene(priors: int, objects: int) -> tuple[Tensor, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.rand(priors + objects, 2, generator=generator) * 1000
+    boxes = torch.cat((start, start + 10 + torch.rand(priors + objects, 2, generator=generator) * 90), dim=1)
+    return boxes[:priors], {"boxes": boxes[priors:], "labels": torch.zeros(objects, dtype=torch.int64)}
+
+
+def test_the_measure_sees_a_dense_matrix() -> None:
+    priors, target = scene(1000, 500)
+    with PeakMemory() as memory:
+        pairwise_iou(priors, target["boxes"])
+    assert 1000 * 500 * 4 < memory.peak < 1000 * 500 * 4 * 20
+    assert memory.now == (1000 + 500) * 16  # the inputs, whose views it has met
+
+
+@pytest.mark.parametrize("kind", ["boxes", "points"])
+def test_memory_of_a_large_image(kind: str) -> None:
+    priors, target = scene(PRIORS, OBJECTS)
+    with PeakMemory() as memory:
+        if kind == "boxes":
+            assignment = MaxIoU(low_quality="reassign")(priors, target)
+        else:
+            assignment = FCOSPoints()(priors[:, :2], torch.full((PRIORS,), 8.0), target)
+    assert assignment.positive.any()
+    # One float32 for each pair would be 480 MB.
+    assert memory.peak < 100 * (PRIORS + OBJECTS) + 20_000_000

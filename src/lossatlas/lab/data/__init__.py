@@ -42,8 +42,8 @@ def load_detection(
 
     Example:
         >>> data = load_detection("digits")
-        >>> len(data.train), data.train[0].image.shape
-        (1200, torch.Size([3, 128, 128]))
+        >>> len(data.train), len(data.test), data.train[0].image.shape
+        (1200, 300, torch.Size([3, 128, 128]))
     """
     if data is not None and train is None and test is None:
         return load_digit_scenes() if data == "digits" else _load_folder(Path(data))

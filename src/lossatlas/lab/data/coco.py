@@ -83,6 +83,7 @@ class CocoReader:
 
     Attributes:
         categories: names by category id, in the order of the labels.
+        categories_sound: whether they could be read, all of them.
         problems: what prevents training.
         warnings: what does not.
     """
@@ -90,6 +91,7 @@ class CocoReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.categories: dict[int, str] = {}
+        self.categories_sound = False
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self._images: dict[int, _DeclaredImage] = {}
@@ -150,6 +152,7 @@ class CocoReader:
 
     def _read_categories(self, entries: list[Any]) -> None:
         names: dict[int, str] = {}
+        before = len(self.problems)
         for where, entry in self._entries("categories", entries, "id", "name"):
             number = _whole(entry["id"])
             if number is None:
@@ -161,6 +164,7 @@ class CocoReader:
         self.categories = dict(sorted(names.items()))
         if not entries:
             self._report(Kind.VALUE, "categories: expected at least one, got none")
+        self.categories_sound = len(self.problems) == before
 
     def _read_images(self, entries: list[Any]) -> None:
         self._declared_ids = {_whole(entry.get("id")) for entry in entries if isinstance(entry, dict)}
@@ -219,7 +223,7 @@ class CocoReader:
                 detail = f"no image has the id {_brief(entry['image_id'])}"
                 self._report(Kind.UNKNOWN_IMAGE, detail, image_id, annotation_id)
             label = None if category_id is None else labels.get(category_id)
-            if label is None:
+            if label is None and self.categories_sound:
                 detail = f"{_brief(entry['category_id'])} is not among the categories"
                 self._report(Kind.UNKNOWN_CATEGORY, detail, image_id, annotation_id)
             box = self._read_box(entry["bbox"], image, image_id, annotation_id)
@@ -325,7 +329,7 @@ def load_coco(train: Path, test: Path, *, name: str, cache_bytes: int = CACHE_BY
     """
     readers = CocoReader(train), CocoReader(test)
     problems = [problem for reader in readers for problem in reader.problems]
-    if all(reader.categories for reader in readers):
+    if all(reader.categories_sound for reader in readers):
         problems += _compare_categories(*readers)
     if problems:
         raise DataError(problems)

@@ -23,7 +23,6 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn import datasets
 from torch import Tensor
 
 from lossatlas.lab.data.dataset import DetectionData, DetectionSplit, ImageRecord, ObjectRow, fingerprint
@@ -130,7 +129,9 @@ def _stroke(ink: NDArray[np.float64]) -> NDArray[np.float64]:
 @cache
 def _glyphs(test: bool) -> tuple[tuple[_Glyph, ...], ...]:
     """The digits of a split, by class."""
-    material = datasets.load_digits()
+    from sklearn.datasets import load_digits  # slow to import, and only this set needs it
+
+    material = load_digits()
     enlarged = _enlarge(material.images.astype(np.int64))
     classes = []
     for label in range(10):
@@ -155,8 +156,10 @@ def _tight(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 @cache
 def _photographs(test: bool) -> tuple[Bytes, ...]:
     """The parts of the photographs that belong to a split, each at full and at half size."""
+    from sklearn.datasets import load_sample_images
+
     parts = []
-    for photograph in datasets.load_sample_images().images:
+    for photograph in load_sample_images().images:
         part = photograph[:, TEST_FROM_COLUMN:] if test else photograph[:, :TEST_FROM_COLUMN]
         height, width = part.shape[0] // 2 * 2, part.shape[1] // 2 * 2
         quads = part[:height, :width].astype(np.int64).reshape(height // 2, 2, width // 2, 2, 3)

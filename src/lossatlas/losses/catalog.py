@@ -11,12 +11,30 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from lossatlas.losses import boxes, classification, regression
+from lossatlas.losses import (
+    box_transforms,
+    box_variants,
+    boxes,
+    classification,
+    equalized,
+    focal,
+    generalized_overlap,
+    ghm,
+    information,
+    long_tail,
+    overlap,
+    quality,
+    regression,
+    robust,
+    rotated,
+    wise_iou,
+)
 from lossatlas.losses.modules import LossModule, ModuleForm
 
 InputKind: TypeAlias = Literal[
     "elementwise",
     "boxes",
+    "rotated_boxes",
     "binary_logits",
     "binary_probabilities",
     "quality_logits",
@@ -26,11 +44,14 @@ InputKind: TypeAlias = Literal[
     "class_log_probabilities",
     "distributions",
     "probabilities",
+    "segmentation",
+    "binary_segmentation",
 ]
 """What a loss takes:
 
 * elementwise: numbers and numbers
 * boxes: pairs of xyxy boxes
+* rotated_boxes: pairs of boxes given by centre, sides and angle in radians
 * binary_logits, binary_probabilities: one number for each yes/no target
 * quality_logits: one logit for each quality from 0 to 1
 * heatmap_logits: one logit for each number of a map of Gaussians, 1 at the centres of objects
@@ -38,6 +59,8 @@ InputKind: TypeAlias = Literal[
 * class_logits, class_log_probabilities: a vector of the classes (axis 1) for each class index
 * distributions: pairs of probability distributions (last axis)
 * probabilities: probabilities (last axis) without a target
+* segmentation: a map of class logits (axis 1) for each map of class indices, one-hot or soft targets
+* binary_segmentation: maps of independent logits (axis 1) for maps of 0 and 1
 """
 
 
@@ -96,6 +119,15 @@ def _indented(lines: Iterator[str]) -> Iterator[str]:
 
 
 _ENTRIES = (
+    LossEntry(information.information_content, information.InformationContent, "information", "probabilities"),
+    LossEntry(information.entropy, information.Entropy, "information", "probabilities"),
+    LossEntry(
+        information.distribution_cross_entropy, information.DistributionCrossEntropy, "information", "distributions"
+    ),
+    LossEntry(information.kl_divergence, information.KLDivergence, "information", "distributions"),
+    LossEntry(
+        classification.binary_cross_entropy, classification.BinaryCrossEntropy, "classification", "binary_probabilities"
+    ),
     LossEntry(
         classification.binary_cross_entropy_with_logits,
         classification.BinaryCrossEntropyWithLogits,
@@ -103,8 +135,27 @@ _ENTRIES = (
         "binary_logits",
     ),
     LossEntry(classification.cross_entropy, classification.CrossEntropy, "classification", "class_logits"),
-    LossEntry(classification.sigmoid_focal_loss, classification.SigmoidFocalLoss, "classification", "binary_logits"),
-    LossEntry(classification.quality_focal_loss, classification.QualityFocalLoss, "classification", "quality_logits"),
+    LossEntry(classification.nll_loss, classification.NLLLoss, "classification", "class_log_probabilities"),
+    LossEntry(focal.sigmoid_focal_loss, focal.SigmoidFocalLoss, "classification", "binary_logits"),
+    LossEntry(focal.softmax_focal_loss, focal.SoftmaxFocalLoss, "classification", "class_logits"),
+    LossEntry(focal.sigmoid_focal_star_loss, focal.SigmoidFocalStarLoss, "classification", "binary_logits"),
+    LossEntry(focal.asymmetric_loss, focal.AsymmetricLoss, "classification", "binary_logits"),
+    LossEntry(quality.quality_focal_loss, quality.QualityFocalLoss, "classification", "quality_logits"),
+    LossEntry(quality.varifocal_loss, quality.VarifocalLoss, "classification", "quality_logits"),
+    LossEntry(quality.gaussian_focal_loss, quality.GaussianFocalLoss, "classification", "heatmap_logits"),
+    LossEntry(quality.distribution_focal_loss, quality.DistributionFocalLoss, "classification", "bin_logits"),
+    LossEntry(
+        long_tail.balanced_binary_cross_entropy_with_logits,
+        long_tail.BalancedBinaryCrossEntropyWithLogits,
+        "classification",
+        "binary_logits",
+    ),
+    LossEntry(long_tail.seesaw_loss, long_tail.SeesawLoss, "classification", "class_logits"),
+    LossEntry(equalized.equalized_focal_loss, equalized.EqualizedFocalLoss, "classification", "binary_logits"),
+    LossEntry(ghm.ghmc_loss, ghm.GHMCLoss, "classification", "binary_logits"),
+    LossEntry(ghm.ghmr_loss, ghm.GHMRLoss, "regression", "elementwise"),
+    LossEntry(robust.poly_loss, robust.PolyLoss, "classification", "class_logits"),
+    LossEntry(robust.bi_tempered_loss, robust.BiTemperedLoss, "classification", "class_logits"),
     LossEntry(regression.l1_loss, regression.L1Loss, "regression", "elementwise"),
     LossEntry(regression.smooth_l1_loss, regression.SmoothL1Loss, "regression", "elementwise"),
     LossEntry(regression.balanced_l1_loss, regression.BalancedL1Loss, "regression", "elementwise"),
@@ -114,6 +165,49 @@ _ENTRIES = (
     LossEntry(boxes.ciou_loss, boxes.CIoULoss, "boxes", "boxes"),
     LossEntry(boxes.eiou_loss, boxes.EIoULoss, "boxes", "boxes"),
     LossEntry(boxes.focal_eiou_loss, boxes.FocalEIoULoss, "boxes", "boxes"),
+    LossEntry(box_variants.siou_loss, box_variants.SIoULoss, "boxes", "boxes"),
+    LossEntry(box_transforms.alpha_iou_loss, box_transforms.AlphaIoULoss, "boxes", "boxes"),
+    LossEntry(wise_iou.wiou_loss, wise_iou.WIoULoss, "boxes", "boxes"),
+    LossEntry(box_variants.mpdiou_loss, box_variants.MPDIoULoss, "boxes", "boxes"),
+    LossEntry(box_transforms.inner_iou_loss, box_transforms.InnerIoULoss, "boxes", "boxes"),
+    LossEntry(box_variants.shape_iou_loss, box_variants.ShapeIoULoss, "boxes", "boxes"),
+    LossEntry(box_transforms.focaler_iou_loss, box_transforms.FocalerIoULoss, "boxes", "boxes"),
+    LossEntry(box_variants.powerful_iou_loss, box_variants.PowerfulIoULoss, "boxes", "boxes"),
+    LossEntry(box_variants.nwd_loss, box_variants.NWDLoss, "boxes", "boxes"),
+    LossEntry(box_variants.bounded_iou_loss, box_variants.BoundedIoULoss, "boxes", "boxes"),
+    LossEntry(rotated.gwd_loss, rotated.GWDLoss, "rotated boxes", "rotated_boxes"),
+    LossEntry(rotated.kld_loss, rotated.KLDLoss, "rotated boxes", "rotated_boxes"),
+    LossEntry(rotated.probiou_loss, rotated.ProbIoULoss, "rotated boxes", "rotated_boxes"),
+    LossEntry(overlap.dice_loss, overlap.DiceLoss, "segmentation", "segmentation"),
+    LossEntry(overlap.jaccard_loss, overlap.JaccardLoss, "segmentation", "segmentation"),
+    LossEntry(overlap.tversky_loss, overlap.TverskyLoss, "segmentation", "segmentation"),
+    LossEntry(overlap.focal_tversky_loss, overlap.FocalTverskyLoss, "segmentation", "segmentation"),
+    LossEntry(overlap.asymmetric_similarity_loss, overlap.AsymmetricSimilarityLoss, "segmentation", "segmentation"),
+    LossEntry(
+        generalized_overlap.generalized_dice_loss,
+        generalized_overlap.GeneralizedDiceLoss,
+        "segmentation",
+        "segmentation",
+    ),
+    LossEntry(
+        generalized_overlap.penalty_generalized_dice_loss,
+        generalized_overlap.PenaltyGeneralizedDiceLoss,
+        "segmentation",
+        "segmentation",
+    ),
+    LossEntry(
+        generalized_overlap.wasserstein_dice_loss,
+        generalized_overlap.WassersteinDiceLoss,
+        "segmentation",
+        "segmentation",
+    ),
+    LossEntry(generalized_overlap.mcc_loss, generalized_overlap.MCCLoss, "segmentation", "segmentation"),
+    LossEntry(
+        generalized_overlap.sensitivity_specificity_loss,
+        generalized_overlap.SensitivitySpecificityLoss,
+        "segmentation",
+        "segmentation",
+    ),
 )
 
 CATALOG: dict[str, LossEntry] = {entry.name: entry for entry in _ENTRIES}

@@ -73,7 +73,7 @@ def reduce(
     if normalizer is not None:
         _check_normalizer(normalizer, reduction)
     if weight is not None:
-        loss = loss * _broadcastable(weight, loss)
+        loss = loss * broadcastable("weight", weight, loss)
     if valid is not None:
         loss = torch.where(valid, loss, 0)
     if reduction == "none":
@@ -97,12 +97,13 @@ def _check_normalizer(normalizer: object, reduction: Reduction) -> None:
         raise ValueError(f"`normalizer` must be a 0-d tensor, but got shape {tuple(normalizer.shape)}")
 
 
-def _broadcastable(weight: object, loss: Tensor) -> Tensor:
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"`weight` must be a tensor, but got {type(weight).__name__}")
-    fits = weight.ndim <= loss.ndim and all(
-        size in (1, loss_size) for size, loss_size in zip(reversed(weight.shape), reversed(loss.shape), strict=False)
+def broadcastable(name: str, factor: object, loss: Tensor) -> Tensor:
+    """Return `factor` in the dtype of `loss`; raise unless it is a tensor that broadcasts to the shape of `loss`."""
+    if not isinstance(factor, Tensor):
+        raise TypeError(f"`{name}` must be a tensor, but got {type(factor).__name__}")
+    fits = factor.ndim <= loss.ndim and all(
+        size in (1, loss_size) for size, loss_size in zip(reversed(factor.shape), reversed(loss.shape), strict=False)
     )
     if not fits:
-        raise ValueError(f"`weight` must broadcast to {tuple(loss.shape)}, but got {tuple(weight.shape)}")
-    return weight.to(loss.dtype)
+        raise ValueError(f"`{name}` must broadcast to {tuple(loss.shape)}, but got {tuple(factor.shape)}")
+    return factor.to(loss.dtype)

@@ -15,7 +15,8 @@ from lossatlas.boxes.nms import batched_nms
 from lossatlas.checks import check_boxes, check_choice, check_floating, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.boxes import iou_loss
-from lossatlas.losses.classification import binary_cross_entropy_with_logits, sigmoid_focal_loss
+from lossatlas.losses.classification import binary_cross_entropy_with_logits
+from lossatlas.losses.focal import sigmoid_focal_loss
 from lossatlas.objectives.dense import (
     NMS,
     BoxPairs,

@@ -13,7 +13,7 @@ from lossatlas.boxes.coders import DeltaCoder
 from lossatlas.boxes.nms import batched_nms
 from lossatlas.checks import check_floating
 from lossatlas.dtypes import upcast
-from lossatlas.losses.classification import sigmoid_focal_loss
+from lossatlas.losses.focal import sigmoid_focal_loss
 from lossatlas.losses.regression import smooth_l1_loss
 from lossatlas.objectives.dense import (
     NMS,

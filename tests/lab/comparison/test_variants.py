@@ -77,7 +77,10 @@ def test_a_loss_is_found_by_each_of_its_names(text: str) -> None:
         ("box=gio", r"unknown loss 'gio' for slot box of fcos; did you mean giou\? Valid: .*\bciou\b"),
         ("box=sigmoid_focal", r"loss 'sigmoid_focal' does not fit slot box of fcos; valid: .*\bgiou\b"),
         ("cls=cross_entropy", r"does not fit slot cls of fcos; valid: .*\bsigmoid_focal\b"),
-        ("box=focal_eiou(gama=1)", r"unknown option 'gama' of loss focal_eiou; did you mean gamma\? Valid: gamma, norm"),
+        (
+            "box=focal_eiou(gama=1)",
+            r"unknown option 'gama' of loss focal_eiou; did you mean gamma\? Valid: gamma, norm",
+        ),
         ("box=giou(eps=1)", r"loss giou has no options, but got 'eps'"),
         ("box=giou(reduction=sum)", r"loss giou has no options, but got 'reduction'"),
         ("box=focal_eiou(gamma=big)", r"option gamma of loss focal_eiou must be a number, but got 'big'"),

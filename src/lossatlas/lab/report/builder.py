@@ -1,0 +1,181 @@
+"""Gathers what the folder of a comparison holds and fills the page with it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from lossatlas.lab.data import DetectionData, describe
+from lossatlas.lab.files import write_text
+from lossatlas.lab.plan import Plan, read_plan, read_trials
+from lossatlas.lab.report import charts
+from lossatlas.lab.report.pictures import Picture, TrialPredictions, draw
+from lossatlas.lab.summary import PRIMARY_METRIC, TABLE_METRICS, Summary, headline, interval, notes, number, signed
+
+REPORT_FILE = "report.html"
+CLASS_PREFIX = "AP50/"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with what stands above and below it."""
+
+    title: str
+    svg: Markup
+    caption: str = ""
+
+
+def write_report(out: Path, data: DetectionData | None = None) -> Path:
+    """Write ``report.html`` into the folder of a comparison.
+
+    Args:
+        out: folder of the comparison; trials may be missing.
+        data: its data, if it is loaded already.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        ArgumentError: a folder without a comparison.
+        DataError: data that is no longer what was trained on, or is gone.
+    """
+    plan = read_plan(out)
+    if data is None:
+        data = plan.source.load()
+    path = out / REPORT_FILE
+    write_text(path, render(plan, out, data))
+    return path
+
+
+def render(plan: Plan, out: Path, data: DetectionData) -> str:
+    """Return the page of a comparison."""
+    summary = plan.summarize(read_trials(plan, out))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lossatlas.lab.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(number=number, signed=signed, interval=interval)
+    seed, pictures = _pictures(plan, out, data)
+    return environment.get_template("report.html.jinja").render(
+        plan=plan,
+        summary=summary,
+        headline=headline(summary),
+        notes=notes(summary),
+        primary=PRIMARY_METRIC,
+        metrics=[metric for metric in TABLE_METRICS if metric in summary.baseline.metrics],
+        difference_charts=_difference_charts(summary),
+        curve_charts=_curve_charts(plan, out),
+        classes=_class_table(summary),
+        pictures=pictures,
+        picture_seed=seed,
+        data=data,
+        data_warnings=describe(data.warnings) if data.warnings else "",
+        settings=_settings(plan),
+        colours=charts.COLOURS,
+        dash=charts.dash,
+        signed_interval=lambda found: interval(found, signed),
+    )
+
+
+def _difference_charts(summary: Summary) -> list[Chart]:
+    charted = []
+    for metric in TABLE_METRICS:
+        rows = [
+            (variant.name, index, variant.difference[metric])
+            for index, variant in enumerate(summary.variants)
+            if metric in variant.difference
+        ]
+        if rows:
+            title = f"{metric}, difference to {summary.baseline.name}"
+            charted.append(Chart(title, Markup(charts.differences(title, rows))))
+    return charted
+
+
+def _curve_charts(plan: Plan, out: Path) -> list[Chart]:
+    logs = {
+        variant.name: [list(read_log(plan.folder(out, variant, seed))) for seed in plan.seeds]
+        for variant in plan.variants
+    }
+    drawn = []
+    for metric in TABLE_METRICS[:2]:
+        curves = _curves(logs, "eval", "metrics", metric)
+        if any(line for curve in curves for line in curve.seeds):
+            drawn.append(_curve_chart(f"{metric} on test", curves, "higher is better"))
+    terms = dict.fromkeys(
+        term for lines in logs.values() for rows in lines for row in rows for term in row.get("terms", ())
+    )
+    for term in terms:
+        curves = [
+            charts.Curve(curve.name, curve.index, [charts.smooth(line) for line in curve.seeds])
+            for curve in _curves(logs, "train", "terms", term)
+        ]
+        drawn.append(_curve_chart(f"training loss: {term}", curves, "lower is better within a loss"))
+    return drawn
+
+
+def _curves(
+    logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], kind: str, group: str, key: str
+) -> list[charts.Curve]:
+    return [
+        charts.Curve(
+            name,
+            index,
+            [
+                [
+                    (row["step"], row[group][key])
+                    for row in rows
+                    if row["kind"] == kind and row[group].get(key) is not None
+                ]
+                for rows in seeds
+            ],
+        )
+        for index, (name, seeds) in enumerate(logs.items())
+    ]
+
+
+def _curve_chart(title: str, curves: Sequence[charts.Curve], caption: str) -> Chart:
+    return Chart(title, Markup(charts.learning_curves(title, curves)), caption)
+
+
+def read_log(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a trial's ``metrics.jsonl``; a last line that was cut off in writing is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
+def _class_table(summary: Summary) -> list[tuple[str, list[float | None]]]:
+    """Return AP50 of each class: its name, and a mean for each variant."""
+    names = [name for name in summary.baseline.metrics if name.startswith(CLASS_PREFIX)]
+    return [
+        (name.removeprefix(CLASS_PREFIX), [variant.metrics[name].mean for variant in summary.variants])
+        for name in names
+    ]
+
+
+def _pictures(plan: Plan, out: Path, data: DetectionData) -> tuple[int | None, list[Picture]]:
+    """Draw the predictions of the first seed that every variant finished."""
+    for seed in plan.seeds:
+        paths = {variant.name: plan.folder(out, variant, seed) / "predictions.json" for variant in plan.variants}
+        if all(path.exists() for path in paths.values()):
+            trials = {name: TrialPredictions(path, data.test) for name, path in paths.items()}
+            return seed, draw(data.test, trials, data.class_names)
+    return None, []
+
+
+def _settings(plan: Plan) -> list[tuple[str, str]]:
+    config = plan.config(plan.variants[0], plan.seeds[0]).to_json()
+    left_out = {"objective", "losses", "seed", "steps"}
+    return [(name.replace("_", " "), str(value)) for name, value in config.items() if name not in left_out]

@@ -1,0 +1,296 @@
+"""The ``lossatlas`` command: ``compare``, ``report``, ``ls`` and ``show``."""
+
+import ast
+import contextlib
+import inspect
+import shlex
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from lossatlas._version import __version__
+from lossatlas.lab.plan import TRIAL_SETTINGS
+from lossatlas.lab.variants import ArgumentError, parse_loss
+from lossatlas.losses.catalog import CATALOG, LossEntry
+
+BAD_ARGUMENTS, FAILED_TRIALS, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    name="lossatlas",
+    help="Loss functions for detection: which one is better on your data, and is the difference real?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lossatlas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Loss functions for detection: which one is better on your data, and is the difference real?"""
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn what a user can mend into one message and an exit status."""
+    from lossatlas.lab.data import DataError
+
+    try:
+        yield
+    except (ArgumentError, DataError) as error:
+        _complain(str(error))
+        raise typer.Exit(BAD_ARGUMENTS) from error
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        _complain(f"{error.strerror or error}{where}")
+        raise typer.Exit(FAILED_TRIALS) from error
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True).print(f"Error: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _setting(default: object, text: str, *flags: str) -> Any:
+    return typer.Option(*flags, help=text, show_default=str(default), rich_help_panel="Settings of training")
+
+
+@app.command()
+def compare(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="`digits`, the built-in set, or a folder with train.json and test.json (or val.json) in COCO's format "
+            "beside its images.",
+            show_default="digits",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(help="COCO JSON of the images to train on, instead of --data.", rich_help_panel="Data"),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="COCO JSON of the images to score on, with --train.", rich_help_panel="Data")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="What the losses are part of: `fcos` or `retinanet`.")] = "fcos",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Losses of one slot, `box` or `cls`; the first is the baseline. Options in brackets. Given for two "
+            "slots, every combination is trained. Without it the objective's own losses are.",
+            metavar="SLOT=LOSS,LOSS",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each variant; 3 or more give intervals worth reading.")] = 3,
+    minutes: Annotated[
+        float | None, typer.Option(help="Training time of one trial, without scoring.", show_default="4")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of one trial, instead of --minutes.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results. One that holds this comparison already is continued.")
+    ] = Path("runs/compare"),
+    batch_size: Annotated[int | None, _setting(8, "Images of a step.")] = None,
+    image_size: Annotated[
+        int | None, _setting(320, "Longest side of an image; larger images are made smaller.")
+    ] = None,
+    learning_rate: Annotated[float | None, _setting(0.002, "Highest learning rate of AdamW.")] = None,
+    weight_decay: Annotated[float | None, _setting(0.05, "Weight decay of AdamW.")] = None,
+    warmup: Annotated[float | None, _setting(0.1, "Part of the steps in which the learning rate rises.")] = None,
+    clip_norm: Annotated[float | None, _setting(10, "Longest gradient.")] = None,
+    ema_decay: Annotated[float | None, _setting(0.99, "Decay of the averaged weights, which are scored.")] = None,
+    scale_jitter: Annotated[float | None, _setting(0.25, "Images are zoomed by up to this part.")] = None,
+    color_jitter: Annotated[float | None, _setting(0.1, "Brightness and contrast change by up to this part.")] = None,
+    horizontal_flip: Annotated[
+        bool | None,
+        _setting("yes, but for digits", "Mirror half of the images.", "--horizontal-flip/--no-horizontal-flip"),
+    ] = None,
+    evaluations: Annotated[int | None, _setting(5, "How often a trial is scored.")] = None,
+    backend: Annotated[
+        str | None, _setting("faster-coco-eval", "Library that computes AP: `faster-coco-eval` or `pycocotools`.")
+    ] = None,
+    accelerator: Annotated[str | None, _setting("cpu", "Device to train on: `cpu`, `cuda`, `mps` or `auto`.")] = None,
+) -> None:
+    """Train several losses with several seeds and say which is better.
+
+    For each seed every variant starts from the same weights and sees the same images, so that differences are paired.
+    Killed at any moment and started again with the same command, a comparison goes on where it was; with more --seeds
+    or more losses it is extended.
+
+    For example:
+
+    `lossatlas compare --vary box=giou,ciou --minutes 1`
+
+    `lossatlas compare --data cells --vary "box=giou,focal_eiou(gamma=0.5)" --seeds 5 --out runs/cells`
+
+    `lossatlas compare --train a.json --test b.json --objective retinanet --vary cls=sigmoid_focal,quality_focal`
+
+    Exit status: 0 when all trials finished, 1 when some failed, 2 for bad arguments or data.
+    """
+    given = locals()
+    settings = {name: given[name] for name in TRIAL_SETTINGS if given[name] is not None}
+    with _plain_errors():
+        _compare(
+            out,
+            data=data,
+            train=train,
+            test=test,
+            objective=objective,
+            vary=vary or (),
+            seeds=seeds,
+            minutes=minutes,
+            steps=steps,
+            recipe=settings,
+        )
+
+
+def _compare(out: Path, **arguments: Any) -> None:
+    from lossatlas.lab.comparison import compare as run
+    from lossatlas.lab.plan import SUMMARY_FILE
+    from lossatlas.lab.progress import show_summary, teller
+    from lossatlas.lab.report import REPORT_FILE
+
+    console = Console()
+    try:
+        with teller(console) as listener:
+            summary = run(out=out, listener=listener, **arguments)
+    except KeyboardInterrupt as error:
+        command = shlex.join(["lossatlas", *sys.argv[1:]])
+        _complain(f"stopped. Nothing finished is lost; the same command goes on from here:\n  {command}")
+        raise typer.Exit(INTERRUPTED) from error
+    show_summary(summary, console)
+    typer.echo(f"\nreport:  {out / REPORT_FILE}\nnumbers: {out / SUMMARY_FILE}")
+    if summary.failed:
+        raise typer.Exit(FAILED_TRIALS)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a comparison, finished or not.", metavar="DIR")],
+) -> None:
+    """Write the report of a comparison again, from what its folder holds.
+
+    Example: `lossatlas report runs/compare`
+    """
+    with _plain_errors():
+        from lossatlas.lab.report import write_report
+
+        typer.echo(write_report(folder))
+
+
+@app.command(name="ls")
+def list_losses() -> None:
+    """List every loss: family, name, what it is, and the paper."""
+    console = Console()
+    if console.is_terminal:
+        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in ("family", "loss", "what it is", "paper"):
+            shown.add_column(name, no_wrap=name == "loss")
+        for entry in CATALOG.values():
+            shown.add_row(entry.family, entry.name, entry.summary, entry.reference)
+        console.print(shown, markup=False)
+        return
+    for entry in CATALOG.values():
+        typer.echo(f"{entry.family:<16}{entry.name:<36}{entry.summary}  [{entry.reference}]")
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A loss, such as `giou`, `GIoULoss` or `focal_eiou(gamma=1.0)`; `lossatlas ls` lists them.",
+            metavar="LOSS",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for the plot of value and gradient: .png, .svg or .pdf.", show_default="LOSS.png"),
+    ] = None,
+    plot: Annotated[bool, typer.Option(help="Draw the plot.")] = True,
+) -> None:
+    """Show a loss: formula, arguments, source, and a plot of its value and gradient.
+
+    For example:
+
+    `lossatlas show giou`
+
+    `lossatlas show "focal_eiou(gamma=1.0)" --out focal_eiou.svg`
+    """
+    with _plain_errors():
+        spec = parse_loss(name)
+        _describe(spec.entry, Console())
+        if plot:
+            from lossatlas.lab.plots import plot_loss
+
+            typer.echo(f"\nplot: {plot_loss(spec, out or Path(f'{spec.short_name}.png'))}")
+
+
+def _describe(entry: LossEntry, console: Console) -> None:
+    function = inspect.unwrap(entry.function)
+    path, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
+    _heading(console, f"{entry.name}  -  {entry.module.__name__}, {entry.family}")
+    _text(console, entry.summary)
+    for title, text in (
+        ("Formula", entry.formula),
+        ("Arguments", entry.section("Args")),
+        ("Returns", entry.section("Returns")),
+        ("Note", entry.section("Note")),
+        ("Reference", entry.reference),
+    ):
+        if text:
+            _heading(console, title)
+            _text(console, textwrap.indent(text, "  "))
+    _heading(console, "Source")
+    _text(console, f"  {path}, line {line}")
+    _code(console, textwrap.indent(source_code(entry), "  "))
+
+
+def source_code(entry: LossEntry) -> str:
+    """Return the source of a loss without its docstring.
+
+    Example:
+        >>> print(source_code(CATALOG["giou_loss"]).splitlines()[0])
+        def giou_loss(
+    """
+    lines = inspect.getsource(entry.function).splitlines()
+    function = ast.parse("\n".join(lines)).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    first = function.body[0]
+    if ast.get_docstring(function) is not None:
+        del lines[first.lineno - 1 : first.end_lineno]
+    return "\n".join(lines)
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print(f"\n{text}", style="bold", markup=False, highlight=False)
+
+
+def _text(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _code(console: Console, text: str) -> None:
+    if console.is_terminal:
+        console.print(Syntax(text, "python", background_color="default"))
+    else:
+        _text(console, text)

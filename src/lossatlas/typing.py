@@ -12,6 +12,9 @@ from torch import Tensor
 Boxes: TypeAlias = Float[Tensor, "*batch 4"]
 """Boxes, one in each row of the last axis."""
 
+RotatedBoxes: TypeAlias = Float[Tensor, "*batch 5"]
+"""Rotated boxes, one in each row of the last axis: centre, width, height and angle in radians."""
+
 PerBox: TypeAlias = Float[Tensor, "*batch"]
 """One number for each box of a `Boxes` argument."""
 
@@ -20,6 +23,9 @@ Values: TypeAlias = Float[Tensor, "*shape"]
 
 Targets: TypeAlias = Shaped[Tensor, "*shape"]
 """Elementwise targets of the shape of the input: floating point, integer or boolean."""
+
+ClassLogits: TypeAlias = Float[Tensor, "images classes *spatial"]
+"""Dense logits of segmentation, one channel for each class or label."""
 
 Loss: TypeAlias = Float[Tensor, "..."]
 """What a loss returns: the elements with ``reduction="none"``, a scalar otherwise."""

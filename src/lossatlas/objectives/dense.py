@@ -143,7 +143,7 @@ def gather_positives(assignments: Sequence[Assignment], targets: Sequence[Target
     Args:
         assignments: one for each image.
         targets: one for each image.
-        like: a tensor on the device of the outputs.
+        like: an output, for the device and the dtype of the counts.
     """
     image, prediction = [like.new_empty(0, dtype=torch.int64)], [like.new_empty(0, dtype=torch.int64)]
     boxes, labels = [like.new_empty((0, 4), dtype=torch.float32)], [like.new_empty(0, dtype=torch.int64)]
@@ -154,7 +154,8 @@ def gather_positives(assignments: Sequence[Assignment], targets: Sequence[Target
         prediction.append(rows)
         boxes.append(target["boxes"][objects].to(torch.promote_types(target["boxes"].dtype, torch.float32)))
         labels.append(target["labels"][objects].long())
-    counts = torch.tensor([float(len(rows)) for rows in prediction[1:]], device=like.device)
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    counts = torch.tensor([len(rows) for rows in prediction[1:]], device=like.device, dtype=dtype)
     return Positives(torch.cat(image), torch.cat(prediction), torch.cat(boxes), torch.cat(labels), counts)
 
 

@@ -64,7 +64,10 @@ class LossSpec:
         return f"{self.short_name}({options})" if options else self.short_name
 
     def build(self) -> Callable[..., Tensor]:
-        """Return the loss function with the options bound."""
+        """Return the loss function with the options bound.
+
+        Losses whose module keeps a state, such as a running mean, are taken in their form without one.
+        """
         return functools.partial(self.entry.function, **self.options) if self.options else self.entry.function
 
 
@@ -259,6 +262,11 @@ def _read_loss(node: ast.expr, losses: Mapping[str, LossEntry], where: str) -> L
         raise ArgumentError(_unknown("loss", name, losses, f"for {where}" if where else ""))
     options = {str(keyword.arg): _read_option(entry, str(keyword.arg), keyword.value) for keyword in call.keywords}
     spec = LossSpec(entry, options)
+    missing = [name for name, default in (loss_options(entry) | options).items() if default is inspect.Parameter.empty]
+    if missing:
+        raise ArgumentError(
+            f"loss {spec.short_name} needs {' and '.join(missing)}: {spec.short_name}({missing[0]}=...)"
+        )
     _try_out(spec)
     return spec
 
@@ -305,6 +313,10 @@ def _accepts(annotation: Any, value: object) -> bool:
         if typing.get_origin(member) is Literal:
             if value in typing.get_args(member):
                 return True
+        elif typing.get_origin(member) is tuple:
+            parts = typing.get_args(member)
+            if isinstance(value, tuple) and len(value) == len(parts) and all(map(_accepts, parts, value)):
+                return True
         elif member is float:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return True
@@ -321,26 +333,35 @@ def _expected(annotation: Any) -> str:
     for member in _members(annotation):
         if typing.get_origin(member) is Literal:
             words.extend(str(choice) for choice in typing.get_args(member))
-        elif member in (None, types.NoneType):
-            words.append("None")
-        else:
-            words.append(
-                {bool: "True or False", int: "an integer", float: "a number", str: "a word"}.get(member, str(member))
-            )
+        elif typing.get_origin(member) is tuple:
+            words.append(f"({', '.join(map(_expected, typing.get_args(member)))})")
+        elif member in _WORDS:
+            words.append(_WORDS[member])
     return " or ".join(words)
 
 
-_EXAMPLES: Mapping[InputKind, tuple[list[Any], list[Any]]] = {
+_WORDS: Mapping[Any, str] = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a word",
+    None: "None",
+    types.NoneType: "None",
+}
+
+
+_EXAMPLES: Mapping[InputKind, tuple[list[Any], list[Any]]] = {  # of every kind that fits a slot
     "boxes": ([[0.0, 0.0, 2.0, 2.0]], [[1.0, 0.0, 3.0, 2.0]]),
     "elementwise": ([0.5], [0.0]),
     "binary_logits": ([0.0], [1.0]),
     "quality_logits": ([0.0], [0.5]),
-    "class_logits": ([[0.0, 0.0]], [1]),
 }
 
 
 def _try_out(spec: LossSpec) -> None:
     """Let the loss itself check the range of its options, on one element."""
+    if spec.entry.input_kind not in _EXAMPLES:
+        return
     input, target = (torch.tensor(values) for values in _EXAMPLES[spec.entry.input_kind])
     try:
         spec.build()(input, target)

@@ -190,8 +190,12 @@ def test_listeners_hear_of_every_trial(tmp_path: Path) -> None:
 
 def test_settings_reach_every_trial(tmp_path: Path) -> None:
     seen: list[TrialConfig] = []
-    training = FakeTraining(fails=lambda config: bool(seen.append(config)))
-    run(tmp_path, training, recipe={"batch_size": 4, "learning_rate": 2e-3})
+
+    def watch(config: TrialConfig) -> bool:
+        seen.append(config)
+        return False
+
+    run(tmp_path, FakeTraining(fails=watch), recipe={"batch_size": 4, "learning_rate": 2e-3})
     assert {config.batch_size for config in seen} == {4}
     assert {(config.losses["box"], config.seed, config.steps) for config in seen} == {
         (name, seed, 10) for name in ("giou", "ciou") for seed in (0, 1)

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -7,7 +8,7 @@ from lossatlas.lab.summary import Summary, Trial, headline, notes, signed, summa
 VARIANTS = {"giou": {"box": "giou"}, "ciou": {"box": "ciou"}, "diou": {"box": "diou"}}
 
 
-def build(aps: dict[str, list[float | None]], errors: dict[tuple[str, int], str] | None = None) -> Summary:
+def build(aps: Mapping[str, Sequence[float | None]], errors: dict[tuple[str, int], str] | None = None) -> Summary:
     """A summary of trials with the given AP, one for each seed; None where there is no result."""
     errors = errors or {}
     trials = [

@@ -111,12 +111,12 @@ def _curve_charts(plan: Plan, out: Path) -> list[Chart]:
     terms = dict.fromkeys(
         term for lines in logs.values() for rows in lines for row in rows for term in row.get("terms", ())
     )
-    for term in terms:
+    for term in sorted(terms, key=lambda name: name != "total"):
         curves = [
             charts.Curve(curve.name, curve.index, [charts.smooth(line) for line in curve.seeds])
             for curve in _curves(logs, "train", "terms", term)
         ]
-        drawn.append(_curve_chart(f"training loss: {term}", curves, "lower is better within a loss"))
+        drawn.append(_curve_chart(f"training loss: {term}", curves, "lower is better"))
     return drawn
 
 

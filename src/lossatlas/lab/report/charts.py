@@ -100,13 +100,12 @@ def differences(title: str, rows: Sequence[tuple[str, int, Difference]]) -> str:
     for _, _, difference in rows:
         ends += [value for value in difference.values if value is not None]
         ends += difference.interval or ()
-    # An interval over two seeds can be so wide that nothing else could be read: cut at three times the seeds' range.
-    reach = 3 * max([abs(value) for _, _, found in rows for value in found.values if value is not None] or [0.001])
-    limit = max(min(max(abs(end) for end in ends), max(reach, 0.005)), 0.002)
+    # An interval over two seeds can be so wide that nothing else could be read: it is cut.
+    seeds = max([abs(value) for _, _, found in rows for value in found.values if value is not None] or [0.0])
+    limit = max(min(max(abs(end) for end in ends), max(10 * seeds, 0.005)), 0.002)
     x_ticks = ticks(-limit, limit, 4)
-    limit = max(limit, abs(x_ticks[0]), abs(x_ticks[-1]))
-    left, right, height = 12.0, WIDTH - 12.0, 52.0 * len(rows) + 34
-    x_scale = _scale(-limit, limit, left, right)
+    left, right, height = 8.0, WIDTH - 8.0, 52.0 * len(rows) + 34
+    x_scale = _scale(-limit, limit, left + 24, right - 24)
     parts = []
     for tick in x_ticks:
         x = x_scale(tick)

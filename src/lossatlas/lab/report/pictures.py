@@ -21,7 +21,7 @@ MATCH_IOU = 0.5
 MOST_DIFFERENT = 4
 AT_RANDOM = 4
 MAX_SIDE = 640
-MAX_LABELS = 12
+MAX_LABELS = 10
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class Panel:
     caption: str
     boxes: list[Box]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there is room for the texts of the boxes."""
+        return len(self.boxes) <= MAX_LABELS
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -78,7 +83,6 @@ class Picture:
     width: int
     height: int
     panels: list[Panel]
-    labelled: bool
 
 
 class TrialPredictions:
@@ -216,7 +220,6 @@ def _picture(
         width=width,
         height=height,
         panels=panels,
-        labelled=max(len(panel.boxes) for panel in panels) <= MAX_LABELS,
     )
 
 

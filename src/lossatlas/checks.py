@@ -61,18 +61,18 @@ def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) 
         raise ValueError(f"`{other_name}` must have the shape of `{name}`, {_shape(tensor)}, but got {_shape(other)}")
 
 
-def check_boxes(name: str, boxes: object) -> None:
-    """Raise unless `boxes` is a floating-point tensor whose last axis has length 4."""
+def check_boxes(name: str, boxes: object, numbers: int = 4) -> None:
+    """Raise unless `boxes` is a floating-point tensor whose last axis has length `numbers`, 5 for rotated boxes."""
     check_floating(name, boxes)
     assert isinstance(boxes, Tensor)
-    if boxes.ndim == 0 or boxes.shape[-1] != 4:
-        raise ValueError(f"`{name}` must have shape (..., 4), but got {_shape(boxes)}")
+    if boxes.ndim == 0 or boxes.shape[-1] != numbers:
+        raise ValueError(f"`{name}` must have shape (..., {numbers}), but got {_shape(boxes)}")
 
 
-def check_box_pair(input: object, target: object) -> None:
-    """Raise unless `input` and `target` are floating-point boxes of the same shape."""
-    check_boxes("input", input)
-    check_boxes("target", target)
+def check_box_pair(input: object, target: object, numbers: int = 4) -> None:
+    """Raise unless `input` and `target` are floating-point boxes of the same shape, `numbers` for each box."""
+    check_boxes("input", input, numbers)
+    check_boxes("target", target, numbers)
     assert isinstance(input, Tensor)
     assert isinstance(target, Tensor)
     check_same_shape("input", input, "target", target)

@@ -20,6 +20,8 @@ from lossatlas.losses.reduction import reduce
 from lossatlas.typing import Boxes, Loss, Normalizer, Reduction
 
 IoUMode = Literal["linear", "log", "square"]
+AspectGradient = Literal["exact", "unscaled"]
+AspectWeight = Literal["always", "gated"]
 
 
 def box_pair(input: Tensor, target: Tensor) -> Overlap:
@@ -119,8 +121,7 @@ def giou_loss(
         Rezatofighi et al., "Generalized Intersection over Union", 2019, arXiv 1902.09630, algorithm 1.
     """
     pair = box_pair(input, target)
-    gap = safe_divide(pair.enclosing_area - pair.union, pair.enclosing_area)
-    return reduce(1 - pair.iou + gap, weight, reduction, normalizer)
+    return reduce(1 - pair.iou + enclosing_gap(pair), weight, reduction, normalizer)
 
 
 def diou_loss(
@@ -162,13 +163,15 @@ def diou_loss(
         Zheng et al., "Distance-IoU Loss", 2020, arXiv 1911.08287, equation 7.
     """
     pair = box_pair(input, target)
-    return reduce(1 - pair.iou + _distance_penalty(pair), weight, reduction, normalizer)
+    return reduce(1 - pair.iou + distance_penalty(pair), weight, reduction, normalizer)
 
 
 def ciou_loss(
     input: Boxes,
     target: Boxes,
     *,
+    gradient: AspectGradient = "exact",
+    alpha: AspectWeight = "always",
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     normalizer: Normalizer | None = None,
@@ -176,11 +179,17 @@ def ciou_loss(
     """Complete IoU loss: the distance IoU loss and a penalty on the aspect ratio.
 
     Formula:
-        l = 1 - IoU + ρ² / c² + α v,  v = 4/π² (atan(ŵ / ĥ) - atan(w / h))²,  α = v / (1 - IoU + v)
+        l = 1 - IoU + ρ² / c² + α v,  v = 4/π² (atan(ŵ / ĥ) - atan(w / h))²
+        α = v / (1 - IoU + v)      with ``alpha="gated"`` 0 unless IoU > 0.5
 
     Args:
         input: ``(*batch, 4)`` predicted boxes, xyxy.
         target: ``(*batch, 4)`` boxes in the same unit.
+        gradient: ``"exact"``, the derivative of the formula, or ``"unscaled"``, which leaves the factor
+            1 / (w² + h²) out of the derivative of v, as the paper and the authors' darknet code do. The value is the
+            same, but the gradient now depends on the unit: it is meant for boxes in fractions of the image.
+        alpha: ``"always"`` of the conference paper, or ``"gated"``, the aspect ratio counts only for IoU above 0.5, of
+            the journal paper's code and of mmdetection.
         weight: factors of the boxes, broadcasting to ``(*batch)``; they do not change the denominator.
         reduction: ``"none"``, ``"mean"`` over the boxes, or ``"sum"``.
         normalizer: number or 0-d tensor that ``"mean"`` divides by instead of the count.
@@ -189,7 +198,7 @@ def ciou_loss(
         ``(*batch)`` with ``"none"``, else a scalar.
 
     Raises:
-        ValueError: shapes that differ or do not end in 4, or a bad `reduction` or `normalizer`.
+        ValueError: shapes that differ or do not end in 4, or a bad `gradient`, `alpha`, `reduction` or `normalizer`.
         TypeError: boxes that are not floating point.
 
     Example:
@@ -199,16 +208,23 @@ def ciou_loss(
     Note:
         α is detached, as the paper says: it is a weight of the trade-off and not something to be minimised. For
         identical boxes, where it is 0/0, it is 0; mmdetection gives NaN there, and torchvision a NaN gradient for a
-        prediction of height 0.
+        prediction of height 0. The paper prints the derivatives of v with the opposite sign.
 
     Reference:
-        Zheng et al., "Distance-IoU Loss", 2020, arXiv 1911.08287, equations 8 to 11.
+        Zheng et al., "Distance-IoU Loss", 2020, arXiv 1911.08287, equations 8 to 12; the gate: Zheng et al., "Enhancing
+        Geometric Factors in Model Learning and Inference", 2020, arXiv 2005.03572 (in its code).
     """
+    check_choice("gradient", gradient, get_args(AspectGradient))
+    check_choice("alpha", alpha, get_args(AspectWeight))
     pair = box_pair(input, target)
-    angle, target_angle = _aspect_angle(pair.width, pair.height), _aspect_angle(pair.target_width, pair.target_height)
-    v = 4 / math.pi**2 * (target_angle - angle) ** 2
-    alpha = safe_divide(v, 1 - pair.iou + v).detach()
-    return reduce(1 - pair.iou + _distance_penalty(pair) + alpha * v, weight, reduction, normalizer)
+    v = aspect_penalty(pair)
+    trade_off = aspect_weight(pair, v)
+    if alpha == "gated":
+        trade_off = torch.where(pair.iou > 0.5, trade_off, 0)
+    if gradient == "unscaled":
+        scale = (pair.width**2 + pair.height**2).detach()
+        v = v.detach() + scale * (v - v.detach())
+    return reduce(1 - pair.iou + distance_penalty(pair) + trade_off * v, weight, reduction, normalizer)
 
 
 def eiou_loss(
@@ -303,14 +319,31 @@ def focal_eiou_loss(
     return reduce(focus * _efficient_iou(pair), weight, reduction, normalizer)
 
 
-def _distance_penalty(pair: Overlap) -> Tensor:
+def enclosing_gap(pair: Overlap) -> Tensor:
+    """Return the share of the enclosing box that neither box covers: the penalty of GIoU."""
+    return safe_divide(pair.enclosing_area - pair.union, pair.enclosing_area)
+
+
+def distance_penalty(pair: Overlap) -> Tensor:
+    """Return ρ² / c², the squared distance of the centres over the squared enclosing diagonal: the penalty of DIoU."""
     return safe_divide(pair.center_distance2, pair.enclosing_diagonal2)
+
+
+def aspect_penalty(pair: Overlap) -> Tensor:
+    """Return v, how much the aspect ratios differ: the penalty of CIoU."""
+    angle, target_angle = _aspect_angle(pair.width, pair.height), _aspect_angle(pair.target_width, pair.target_height)
+    return 4 / math.pi**2 * (target_angle - angle) ** 2
+
+
+def aspect_weight(pair: Overlap, v: Tensor) -> Tensor:
+    """Return α, the weight of v in CIoU, detached; 0 for identical boxes."""
+    return safe_divide(v, 1 - pair.iou + v).detach()
 
 
 def _efficient_iou(pair: Overlap) -> Tensor:
     width = safe_divide((pair.width - pair.target_width) ** 2, pair.enclosing_width**2)
     height = safe_divide((pair.height - pair.target_height) ** 2, pair.enclosing_height**2)
-    return 1 - pair.iou + _distance_penalty(pair) + width + height
+    return 1 - pair.iou + distance_penalty(pair) + width + height
 
 
 def _aspect_angle(width: Tensor, height: Tensor) -> Tensor:

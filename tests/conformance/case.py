@@ -43,7 +43,8 @@ class Case:
 
     `gradient_oracle`, ``(input, target, **options)``, replaces those differences where the published gradient is not
     the derivative of the value (error-driven updates). `combine` makes one tensor of a loss that returns several
-    terms. `eager_only` says why a loss cannot be captured as one graph, where that is so.
+    terms. `eager_only` says why a loss cannot be captured as one graph, where that is so. `required` are the arguments
+    that have no default; the oracle knows them as its own defaults.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Case:
     gradient_oracle: Callable[..., Array] | None = None
     combine: Callable[[Any], Tensor] | None = None
     eager_only: str = ""
+    required: dict[str, Any] = field(default_factory=dict)
 
 
 def per_element(formula: Callable[..., float]) -> Callable[..., Array]:

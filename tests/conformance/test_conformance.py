@@ -45,14 +45,15 @@ def function_of(case: Case) -> Callable[..., Tensor]:
     function, combine = CATALOG[case.name].function, case.combine
     if not takes_target(case.name):
         return lambda input, _, **kwargs: function(input, **kwargs)
-    if combine is None:
+    if combine is None and not case.required:
         return function
 
     @functools.wraps(function)
-    def combined(*args: Any, **kwargs: Any) -> Tensor:
-        return combine(function(*args, **kwargs))
+    def completed(*args: Any, **kwargs: Any) -> Tensor:
+        value = function(*args, **(case.required | kwargs))
+        return value if combine is None else combine(value)
 
-    return combined
+    return completed
 
 
 def draw(case: Case, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -284,7 +285,7 @@ def test_shapes_are_as_annotated(case: Case) -> None:
     function = function_of(case) if takes_target(case.name) else CATALOG[case.name].function
     checked = jaxtyped(typechecker=beartype)(function)
     for reduction in ("none", "mean"):
-        assert isinstance(checked(*tensors_of(case), reduction=reduction), Tensor)
+        assert isinstance(checked(*tensors_of(case), reduction=reduction, **case.required), Tensor)
 
 
 @every_variant
@@ -293,6 +294,7 @@ def test_module_form_is_the_function(case: Case, options: dict[str, Any]) -> Non
     if entry.stateful:
         pytest.skip("a module with a state has tests of its own")
     tensors = tensors_of(case)
+    options = case.required | options
     module = entry.module(**options)
     expected = entry.function(*tensors, **options)
     assert torch.equal(module(*tensors), expected)
@@ -331,7 +333,7 @@ def test_exports(case: Case) -> None:
     if case.eager_only:
         pytest.skip(case.eager_only)
     tensors = tensors_of(case)
-    module = module_form("Form", CATALOG[case.name].function)()
+    module = module_form("Form", CATALOG[case.name].function)(**case.required)
     program = torch.export.export(module, tensors)
     torch.testing.assert_close(program.module()(*tensors), module(*tensors))
 

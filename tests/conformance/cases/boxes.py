@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,9 +89,14 @@ def aspect_term(b: Row, t: Row) -> float:
     return 4 / math.pi**2 * (math.atan(tw / th) - math.atan(w / h)) ** 2
 
 
-def ciou_formula(b: Row, t: Row, frozen: Row) -> float:
-    v = aspect_term(frozen, t)
-    return diou_formula(b, t, frozen) + v / (1 - iou(frozen, t) + v) * aspect_term(b, t)
+def ciou_formula(b: Row, t: Row, frozen: Row, gradient: str = "exact", alpha: str = "always") -> float:
+    fixed, v = aspect_term(frozen, t), aspect_term(b, t)
+    trade_off = fixed / (1 - iou(frozen, t) + fixed)
+    if alpha == "gated" and iou(frozen, t) <= 0.5:
+        trade_off = 0.0
+    if gradient == "unscaled":
+        v = fixed + sum(side**2 for side in size(frozen)) * (v - fixed)
+    return diou_formula(b, t, frozen) + trade_off * v
 
 
 def eiou_formula(b: Row, t: Row, frozen: Row) -> float:
@@ -117,16 +124,31 @@ def scale_invariant(loss: Callable[..., Tensor]) -> Identity:
 TOUCHING = boxes((0, 0, 1, 1)), boxes((1, 0, 2, 1))
 
 
-def box_case(name: str, oracle: Callable[..., Array], *identities: Identity, **more: object) -> Case:
-    loss = losses.CATALOG[name].function
+def box_case(
+    name: str,
+    oracle: Callable[..., Array],
+    *identities: Identity,
+    options: tuple[dict[str, Any], ...] = ({},),
+    required: dict[str, Any] | None = None,
+    depends_on_unit: bool = False,
+    detached: bool = False,
+) -> Case:
+    loss = partial(losses.CATALOG[name].function, **(required or {}))
+    edges = [
+        Edge(f"{edge.name} {' '.join(map(str, choice.values()))}".strip(), edge.input, edge.target, choice)
+        for edge in BOX_EDGES
+        for choice in options
+    ]
     return Case(
         name,
         sample,
         oracle,
-        BOX_EDGES,
-        identities=(zero_for_identical(loss), scale_invariant(loss), *identities),
+        tuple(edges),
+        options=options,
+        identities=(zero_for_identical(loss), *(() if depends_on_unit else (scale_invariant(loss),)), *identities),
+        detached=detached,
         empty=lambda: (torch.zeros(0, 4), torch.zeros(0, 4)),
-        **more,  # type: ignore[arg-type]
+        required=required or {},
     )
 
 
@@ -148,7 +170,17 @@ CASES = (
         ),
     ),
     box_case("diou_loss", per_row(diou_formula)),
-    box_case("ciou_loss", per_row(ciou_formula), detached=True),
+    box_case(
+        "ciou_loss",
+        per_row(ciou_formula),
+        Identity(
+            "the gate leaves DIoU where boxes overlap little",
+            lambda: losses.ciou_loss(boxes((0, 0, 4, 1)), boxes((0, 0, 2, 2)), alpha="gated"),
+            lambda: losses.diou_loss(boxes((0, 0, 4, 1)), boxes((0, 0, 2, 2))),
+        ),
+        options=({}, {"gradient": "unscaled"}, {"alpha": "gated"}),
+        detached=True,
+    ),
     box_case("eiou_loss", per_row(eiou_formula)),
     box_case(
         "focal_eiou_loss",

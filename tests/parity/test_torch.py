@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossatlas import losses
 from lossatlas.boxes.geometry import pairwise_iou
-from tests.conformance.cases import boxes, classification, regression
+from tests.conformance.cases import boxes, classification, information, regression
 
 ops = pytest.importorskip("torchvision.ops")
 
@@ -20,6 +20,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 3.0, 0.25], dtype=torch.float64)
 
 SAME: dict[str, tuple[Sample, Loss, Loss]] = {
+    "torch binary cross entropy of probabilities": (
+        classification.sample_probability,
+        losses.binary_cross_entropy,
+        F.binary_cross_entropy,
+    ),
     "torch binary cross entropy": (
         classification.sample_quality,
         losses.binary_cross_entropy_with_logits,
@@ -34,6 +39,29 @@ SAME: dict[str, tuple[Sample, Loss, Loss]] = {
         classification.sample_classes,
         lambda x, y: losses.cross_entropy(x, y, label_smoothing=0.1, ignore_index=2),
         lambda x, y: F.cross_entropy(x, y, label_smoothing=0.1, ignore_index=2),
+    ),
+    "torch cross entropy, probabilities and class weights": (
+        lambda generator: (
+            classification.sample_classes(generator)[0],
+            classification.sample_classes(generator)[0].softmax(1),
+        ),
+        lambda x, y: losses.cross_entropy(x, y, class_weight=WEIGHTS, label_smoothing=0.1),
+        lambda x, y: F.cross_entropy(x, y, weight=WEIGHTS, label_smoothing=0.1),
+    ),
+    "torch negative log-likelihood": (
+        classification.sample_log_probabilities,
+        lambda x, y: losses.nll_loss(x, y, class_weight=WEIGHTS, ignore_index=2, reduction="sum"),
+        lambda x, y: F.nll_loss(x, y, weight=WEIGHTS, ignore_index=2, reduction="sum"),
+    ),
+    "torch divergence": (
+        information.sample_distributions,
+        lambda x, y: losses.kl_divergence(x.flatten(0, 1), y.flatten(0, 1)),
+        lambda x, y: F.kl_div(x.flatten(0, 1).log(), y.flatten(0, 1), reduction="batchmean"),
+    ),
+    "torch entropy": (
+        information.sample_distributions,
+        lambda x, _: losses.entropy(x),
+        lambda x, _: torch.special.entr(x).sum(-1).mean(),
     ),
     # torch divides by the sum of the targets' weights, we by the number of elements: the sums agree.
     "torch cross entropy, class weights, sum": (
@@ -122,6 +150,22 @@ def test_doubly_inverted_box_costs_one_here_and_nothing_there() -> None:
     )
     assert value >= 1
     assert other < 1
+
+
+def test_certain_outcomes_keep_their_slope_here_and_lose_it_there() -> None:
+    probability = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    outcome = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    mine, other = probability.clone().requires_grad_(), probability.clone().requires_grad_()
+    value = losses.binary_cross_entropy(mine, outcome, reduction="none")
+    expected = F.binary_cross_entropy(other, outcome, reduction="none")
+    torch.testing.assert_close(value, expected)
+    value.sum().backward()
+    expected.sum().backward()
+    assert mine.grad is not None
+    assert other.grad is not None
+    # 1 and -1 are the derivatives of -ln(1 - p) at 0 and of -ln p at 1.
+    assert mine.grad.tolist() == pytest.approx([-1e12, 1e12, 1.0, -1.0])
+    assert other.grad.tolist() == pytest.approx([-1e12, 1e12, 0.0, 0.0])
 
 
 def test_empty_focal_loss_is_zero_here_and_nan_there() -> None:

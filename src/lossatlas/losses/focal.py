@@ -125,8 +125,8 @@ def softmax_focal_loss(
         tensor([0.0011, 0.1733])
 
     Note:
-        The modulating factor (1 - p)^γ is part of the graph. kornia's alpha multiplies all classes alike but the
-        first, which keeps weight 1 - alpha only with its own background option; MONAI's alpha is the one here.
+        The modulating factor (1 - p)^γ is part of the graph. kornia and MONAI take the same alpha; their mean divides
+        by the number of elements times the number of classes.
 
     Reference:
         Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv 1708.02002, section 3.2 (the form with
@@ -153,7 +153,7 @@ def softmax_focal_loss(
 
 def _background_balance(alpha: float, input: Tensor, class_weight: Tensor | None) -> Tensor:
     classes = torch.arange(input.shape[class_axis(input)], device=input.device)
-    balance = torch.where(classes == 0, 1 - alpha, alpha)
+    balance = torch.where(classes == 0, 1 - alpha, alpha * upcast(input)[0].new_ones(()))
     return balance if class_weight is None else balance * class_vector("class_weight", class_weight, balance)
 
 

@@ -1,6 +1,7 @@
-"""Classification losses: oracles from the published formulas and edge inputs."""
+"""Cross entropies: oracles from the published formulas and edge inputs."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,53 +48,126 @@ def binary_cross_entropy(
     return -(factor * y * log_sigmoid(x) + (1 - y) * log_sigmoid(-x))
 
 
-def sigmoid_focal(x: float, y: float, alpha: float | None = 0.25, gamma: float = 2.0) -> float:
-    p = 1 / (1 + math.exp(-x))
-    p_t = p if y == 1 else 1 - p
-    alpha_t = 1.0 if alpha is None else alpha if y == 1 else 1 - alpha
-    return float(-alpha_t * (1 - p_t) ** gamma * math.log(p_t))
+def binary_cross_entropy_of_probability(p: float, y: float, **options: Any) -> float:
+    return binary_cross_entropy(math.log(p / (1 - p)), y, **options)
 
 
-def quality_focal(x: float, y: float, beta: float = 2.0) -> float:
-    return float(abs(y - 1 / (1 + math.exp(-x))) ** beta * binary_cross_entropy(x, y))
+def softmax(logits: Sequence[float]) -> list[float]:
+    powers = [math.exp(z - max(logits)) for z in logits]
+    return [power / sum(powers) for power in powers]
 
 
-def cross_entropy(
-    input: Array,
-    target: Array,
-    frozen: Array,
-    label_smoothing: float = 0.0,
-    class_weight: torch.Tensor | None = None,
-) -> Array:
-    classes = input.shape[1]
-    weights = np.ones(classes) if class_weight is None else class_weight.double().numpy()
-    loss = np.zeros((input.shape[0], *input.shape[2:]))
-    for index in np.ndindex(loss.shape):
-        logits = input[index[0], :, *index[1:]]
-        log_p = [z - math.log(sum(math.exp(other - max(logits)) for other in logits)) - max(logits) for z in logits]
-        for c in range(classes):
-            hard = float(target[index] == c) if target.ndim < input.ndim else target[index[0], c, *index[1:]]
-            loss[index] -= weights[c] * (hard * (1 - label_smoothing) + label_smoothing / classes) * log_p[c]
-    return loss
+def over_classes(
+    cost: Callable[..., float], probabilities: Callable[[Sequence[float]], list[float]] = softmax
+) -> Callable[..., Array]:
+    """Apply ``cost(p, c, **options)``, what class c costs if it is the right one, to logits (N, C, *spatial)."""
+
+    def oracle(
+        input: Array,
+        target: Array,
+        frozen: Array,
+        label_smoothing: float = 0.0,
+        class_weight: torch.Tensor | None = None,
+        **options: Any,
+    ) -> Array:
+        classes = input.shape[1]
+        weights = np.ones(classes) if class_weight is None else class_weight.double().numpy()
+        loss = np.zeros((input.shape[0], *input.shape[2:]))
+        for index in np.ndindex(loss.shape):
+            p = probabilities(input[index[0], :, *index[1:]].tolist())
+            for c in range(classes):
+                hard = float(target[index] == c) if target.ndim < input.ndim else target[index[0], c, *index[1:]]
+                share = hard * (1 - label_smoothing) + label_smoothing / classes
+                loss[index] += weights[c] * share * cost(p[c], c, **options)
+        return loss
+
+    return oracle
 
 
-def class_edges() -> tuple[Edge, ...]:
+def class_edges(**options: Any) -> tuple[Edge, ...]:
     logits = torch.zeros(2, 3, dtype=torch.float64)
     logits[0, 1], logits[1, 2] = 1e4, -1e4
     index = torch.tensor([0, 2])
+    soft = torch.tensor([[0.0, 0.0, 1.0], [0.5, 0.5, 0.0]], dtype=torch.float64)
     return (
-        Edge("logits of 1e4", logits, index),
-        Edge("logits of 1e4, smoothed", logits, index, {"label_smoothing": 0.1}),
-        Edge("probabilities", logits, torch.tensor([[0.0, 0.0, 1.0], [0.5, 0.5, 0.0]], dtype=torch.float64)),
-        Edge("all ignored", logits, torch.tensor([-100, -100])),
-        Edge("one class", logits[:, :1], torch.zeros(2, dtype=torch.long)),
+        *index_edges(logits, index, **options),
+        Edge("logits of 1e4, smoothed", logits, index, {"label_smoothing": 0.1} | options),
+        Edge("probabilities", logits, soft, options),
+    )
+
+
+def index_edges(logits: torch.Tensor, index: torch.Tensor, **options: Any) -> tuple[Edge, ...]:
+    return (
+        Edge("logits of 1e4", logits, index, options),
+        Edge("all ignored", logits, torch.full_like(index, -100), options),
+        Edge("one class", logits[:, :1], torch.zeros_like(index), options),
+        Edge("equal logits", torch.zeros_like(logits), index, options),
     )
 
 
 X, Y = HUGE / 2000, SIDES
 WEIGHTS: dict[str, Any] = {"class_weight": torch.tensor([1.0, 2.0, 0.0, 0.5, 3.0]), "label_smoothing": 0.1}
 
+PROBABILITIES = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.5, 0.5, 6e-8, 1e-3], dtype=torch.float64)
+OUTCOMES = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 0.3, 1.0, 1.0], dtype=torch.float64)
+CERTAIN = torch.eye(3, dtype=torch.float64).log()
+
+
+def sample_probability(generator: torch.Generator) -> Pair:
+    input, target = sample_quality(generator)
+    return (input / 2).sigmoid(), target
+
+
+def sample_log_probabilities(generator: torch.Generator) -> Pair:
+    input, target = sample_classes(generator)
+    target[0, 0] = 0  # of one element only its own log-probability is read
+    return input.log_softmax(1), target
+
+
 CASES = (
+    Case(
+        "binary_cross_entropy",
+        sample_probability,
+        per_element(binary_cross_entropy_of_probability),
+        (
+            Edge("0 and 1", PROBABILITIES, OUTCOMES),
+            Edge("0 and 1, smoothed", PROBABILITIES, OUTCOMES, {"label_smoothing": 0.1}),
+            Edge("boolean target", PROBABILITIES, OUTCOMES > 0.5, {"pos_weight": torch.tensor(3.0)}),
+        ),
+        options=({}, {"label_smoothing": 0.2}, {"pos_weight": torch.tensor(3.0)}),
+        identities=(
+            Identity(
+                "an impossible outcome costs 100",
+                lambda: losses.binary_cross_entropy(PROBABILITIES[[0, 3]], OUTCOMES[[0, 3]], reduction="none"),
+                lambda: 100.0,
+            ),
+            Identity(
+                "a certain one nothing",
+                lambda: losses.binary_cross_entropy(PROBABILITIES[[1, 2]], OUTCOMES[[1, 2]], reduction="none"),
+                lambda: 0.0,
+            ),
+        ),
+    ),
+    Case(
+        "nll_loss",
+        sample_log_probabilities,
+        over_classes(lambda p, c: -math.log(p), lambda x: [math.exp(z) for z in x]),
+        class_edges(),
+        options=({}, WEIGHTS),
+        identities=(
+            Identity(
+                "cross entropy of log-probabilities",
+                lambda: losses.nll_loss(X.view(2, 3).log_softmax(1), torch.tensor([2, 0])),
+                lambda: losses.cross_entropy(X.view(2, 3), torch.tensor([2, 0])),
+            ),
+            Identity(
+                "0 ln 0 is 0",
+                lambda: losses.nll_loss(CERTAIN, CERTAIN.exp(), reduction="none"),
+                lambda: 0.0,
+            ),
+        ),
+        empty=lambda: (torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)),
+    ),
     Case(
         "binary_cross_entropy_with_logits",
         sample_binary,
@@ -104,7 +178,7 @@ CASES = (
     Case(
         "cross_entropy",
         sample_classes,
-        cross_entropy,
+        over_classes(lambda p, c: -math.log(p)),
         class_edges(),
         options=({}, WEIGHTS),
         identities=(
@@ -120,54 +194,5 @@ CASES = (
             ),
         ),
         empty=lambda: (torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)),
-    ),
-    Case(
-        "sigmoid_focal_loss",
-        sample_binary,
-        per_element(sigmoid_focal),
-        BINARY_EDGES + tuple(Edge(f"gamma {g}", HUGE, SIDES, {"gamma": g}) for g in (0.0, 0.5, 1.5)),
-        options=({}, {"gamma": 0.5}, {"alpha": None, "gamma": 5.0}, {"alpha": 0.75, "gamma": 0}),
-        identities=(
-            Identity(
-                "gamma 0 without alpha is cross entropy",
-                lambda: losses.sigmoid_focal_loss(X, Y, alpha=None, gamma=0),
-                lambda: losses.binary_cross_entropy_with_logits(X, Y),
-            ),
-            # The paper's own numbers (section 3.2): with gamma 2 an example of pt 0.9 counts 100 times less.
-            Identity(
-                "100 times less at pt = 0.9",
-                lambda: (
-                    losses.cross_entropy(torch.tensor([[0.9, 0.1]], dtype=torch.float64).log(), torch.tensor([0]))
-                    / losses.sigmoid_focal_loss(
-                        torch.tensor([0.9], dtype=torch.float64).logit(), torch.ones(1), alpha=None
-                    )
-                ),
-                lambda: 100.0,
-            ),
-        ),
-    ),
-    Case(
-        "quality_focal_loss",
-        sample_quality,
-        per_element(quality_focal),
-        (
-            *BINARY_EDGES,
-            Edge("exact quality", torch.zeros(3).double(), torch.full((3,), 0.5).double()),
-            Edge("exact quality, beta 0.5", torch.zeros(3).double(), torch.full((3,), 0.5).double(), {"beta": 0.5}),
-            Edge("beta 1.5", HUGE, SIDES, {"beta": 1.5}),
-        ),
-        options=({}, {"beta": 1.0}, {"beta": 2.5}),
-        identities=(
-            Identity(
-                "0/1 quality is focal loss",
-                lambda: losses.quality_focal_loss(X, Y),
-                lambda: losses.sigmoid_focal_loss(X, Y, alpha=None),
-            ),
-            Identity(
-                "beta 0 is cross entropy",
-                lambda: losses.quality_focal_loss(X, Y * 0.3, beta=0),
-                lambda: losses.binary_cross_entropy_with_logits(X, Y * 0.3),
-            ),
-        ),
     ),
 )

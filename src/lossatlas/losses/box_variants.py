@@ -170,8 +170,8 @@ def mpdiou_loss(
     Reference:
         Ma and Xu, "MPDIoU: A Loss for Efficient and Accurate Bounding Box Regression", 2023, arXiv 2307.07662.
     """
-    if len(image_size) != 2:
-        raise ValueError(f"`image_size` must be height and width, but got {image_size!r}")
+    if not isinstance(image_size, tuple) or len(image_size) != 2:
+        raise ValueError(f"`image_size` must be the tuple (height, width), but got {image_size!r}")
     height, width = image_size
     check_number("image_size[0]", height, above=0)
     check_number("image_size[1]", width, above=0)

@@ -74,8 +74,8 @@ class WIoULoss(nn.Module):
         version: 1, which is `wiou_loss`; 2, bad boxes count more; 3, boxes of ordinary quality count most: a box with
             β = δ counts once, far better and far worse ones less.
         gamma: γ of version 2, at least 0.
-        alpha: α of version 3, above 1. The paper's experiments use 1.9 with δ = 3, the authors' later code 1.7 with
-            δ = 2.7.
+        alpha: α of version 3, above 1. 1.9 with δ = 3 is in the authors' code for the experiments of the paper, 1.7
+            with δ = 2.7 in their later code; which of them the paper prints is unverified.
         delta: δ of version 3, above 0.
         momentum: share of a new batch in the mean, above 0 and at most 1. 0.01 is that of the authors' later code.
             Their earlier code takes 1 - 0.05^(1 / (t n)) for n batches an epoch and t epochs until the accuracy stops

@@ -121,6 +121,8 @@ def scale_invariant(loss: Callable[..., Tensor]) -> Identity:
     return Identity("does not depend on the unit", lambda: loss(first, second), lambda: loss(first / 640, second / 640))
 
 
+# The object of half the size inside the prediction, in the middle and in a corner: a figure of the DIoU paper.
+LARGE, MIDDLE, CORNER = boxes((0, 0, 2, 2)), boxes((0.5, 0.5, 1.5, 1.5)), boxes((0, 0, 1, 1))
 TOUCHING = boxes((0, 0, 1, 1)), boxes((1, 0, 2, 1))
 
 
@@ -169,7 +171,13 @@ CASES = (
             lambda: 1.0,
         ),
     ),
-    box_case("diou_loss", per_row(diou_formula)),
+    box_case(
+        "diou_loss",
+        per_row(diou_formula),
+        Identity("an object in the corner", lambda: losses.diou_loss(LARGE, CORNER), lambda: 0.8125),
+        Identity("an object in the middle", lambda: losses.diou_loss(LARGE, MIDDLE), lambda: 0.75),
+        Identity("GIoU cannot tell them apart", lambda: losses.giou_loss(LARGE, CORNER), lambda: 0.75),
+    ),
     box_case(
         "ciou_loss",
         per_row(ciou_formula),

@@ -9,24 +9,35 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from torch import Tensor, nn
+from torch import nn
 
 from lossatlas.losses import (
+    boundary,
     box_transforms,
     box_variants,
     boxes,
     classification,
+    cldice,
+    compound,
     equalized,
     focal,
     generalized_overlap,
     ghm,
     information,
+    keypoints,
     long_tail,
+    lovasz,
     overlap,
+    pixel,
+    pose,
     quality,
     regression,
     robust,
     rotated,
+    squared,
+    uncertainty,
+    unified,
+    wing,
     wise_iou,
 )
 from lossatlas.losses.modules import LossModule, ModuleForm
@@ -46,6 +57,12 @@ InputKind: TypeAlias = Literal[
     "probabilities",
     "segmentation",
     "binary_segmentation",
+    "keypoint_maps",
+    "part_fields",
+    "tag_maps",
+    "keypoints",
+    "scaled_keypoints",
+    "coordinate_logits",
 ]
 """What a loss takes:
 
@@ -61,14 +78,20 @@ InputKind: TypeAlias = Literal[
 * probabilities: probabilities (last axis) without a target
 * segmentation: a map of class logits (axis 1) for each map of class indices, one-hot or soft targets
 * binary_segmentation: maps of independent logits (axis 1) for maps of 0 and 1
+* keypoint_maps: pairs of heatmaps, one for each keypoint (axis 1)
+* part_fields: pairs of fields of vectors, two maps for each limb (axis 1)
+* tag_maps: maps of tags, one for each keypoint (axis 1), for the places of the keypoints of each person
+* keypoints: pairs of coordinates (last axis) of the keypoints (axis before it) of people with an area
+* scaled_keypoints: pairs of such coordinates, and a predicted scale of the error
+* coordinate_logits: a vector of logits of the bins of an axis (last axis) for each coordinate in bins
 """
 
 
 @dataclass(frozen=True)
 class LossEntry:
-    """One public loss."""
+    """One public loss. Its function returns a tensor, or a named tuple of several terms."""
 
-    function: Callable[..., Tensor]
+    function: Callable[..., Any]
     module: ModuleForm[Any] | type[nn.Module]
     family: str
     input_kind: InputKind
@@ -159,6 +182,15 @@ _ENTRIES = (
     LossEntry(regression.l1_loss, regression.L1Loss, "regression", "elementwise"),
     LossEntry(regression.smooth_l1_loss, regression.SmoothL1Loss, "regression", "elementwise"),
     LossEntry(regression.balanced_l1_loss, regression.BalancedL1Loss, "regression", "elementwise"),
+    LossEntry(squared.mse_loss, squared.MSELoss, "regression", "elementwise"),
+    LossEntry(squared.rmse_loss, squared.RMSELoss, "regression", "elementwise"),
+    LossEntry(squared.l2_loss, squared.L2Loss, "regression", "elementwise"),
+    LossEntry(regression.smooth_l1_sigma_loss, regression.SmoothL1SigmaLoss, "regression", "elementwise"),
+    LossEntry(regression.huber_loss, regression.HuberLoss, "regression", "elementwise"),
+    LossEntry(regression.focal_l1_loss, regression.FocalL1Loss, "regression", "elementwise"),
+    LossEntry(uncertainty.kl_box_loss, uncertainty.KLBoxLoss, "regression", "elementwise"),
+    LossEntry(wing.wing_loss, wing.WingLoss, "regression", "elementwise"),
+    LossEntry(wing.adaptive_wing_loss, wing.AdaptiveWingLoss, "regression", "elementwise"),
     LossEntry(boxes.iou_loss, boxes.IoULoss, "boxes", "boxes"),
     LossEntry(boxes.giou_loss, boxes.GIoULoss, "boxes", "boxes"),
     LossEntry(boxes.diou_loss, boxes.DIoULoss, "boxes", "boxes"),
@@ -208,6 +240,32 @@ _ENTRIES = (
         "segmentation",
         "segmentation",
     ),
+    LossEntry(lovasz.lovasz_softmax_loss, lovasz.LovaszSoftmaxLoss, "segmentation", "segmentation"),
+    LossEntry(lovasz.lovasz_hinge_loss, lovasz.LovaszHingeLoss, "segmentation", "binary_segmentation"),
+    LossEntry(pixel.topk_cross_entropy, pixel.TopkCrossEntropy, "segmentation", "segmentation"),
+    LossEntry(pixel.ohem_cross_entropy, pixel.OHEMCrossEntropy, "segmentation", "segmentation"),
+    LossEntry(
+        pixel.distance_penalized_cross_entropy, pixel.DistancePenalizedCrossEntropy, "segmentation", "segmentation"
+    ),
+    LossEntry(pixel.border_weighted_cross_entropy, pixel.BorderWeightedCrossEntropy, "segmentation", "segmentation"),
+    LossEntry(boundary.boundary_loss, boundary.BoundaryLoss, "segmentation", "segmentation"),
+    LossEntry(boundary.hausdorff_dt_loss, boundary.HausdorffDTLoss, "segmentation", "segmentation"),
+    LossEntry(boundary.hausdorff_erosion_loss, boundary.HausdorffErosionLoss, "segmentation", "segmentation"),
+    LossEntry(cldice.soft_cldice_loss, cldice.SoftClDiceLoss, "segmentation", "segmentation"),
+    LossEntry(compound.dice_cross_entropy_loss, compound.DiceCrossEntropyLoss, "segmentation", "segmentation"),
+    LossEntry(compound.dice_focal_loss, compound.DiceFocalLoss, "segmentation", "segmentation"),
+    LossEntry(compound.dice_topk_loss, compound.DiceTopkLoss, "segmentation", "segmentation"),
+    LossEntry(compound.generalized_dice_focal_loss, compound.GeneralizedDiceFocalLoss, "segmentation", "segmentation"),
+    LossEntry(unified.combo_loss, unified.ComboLoss, "segmentation", "segmentation"),
+    LossEntry(unified.exponential_logarithmic_loss, unified.ExponentialLogarithmicLoss, "segmentation", "segmentation"),
+    LossEntry(unified.unified_focal_loss, unified.UnifiedFocalLoss, "segmentation", "segmentation"),
+    LossEntry(pose.heatmap_mse_loss, pose.HeatmapMSELoss, "pose", "keypoint_maps"),
+    LossEntry(pose.joint_ohkm_loss, pose.JointOHKMLoss, "pose", "keypoint_maps"),
+    LossEntry(pose.part_affinity_loss, pose.PartAffinityLoss, "pose", "part_fields"),
+    LossEntry(pose.associative_embedding_loss, pose.AssociativeEmbeddingLoss, "pose", "tag_maps"),
+    LossEntry(keypoints.oks_loss, keypoints.OKSLoss, "pose", "keypoints"),
+    LossEntry(keypoints.rle_loss, keypoints.RLELoss, "pose", "scaled_keypoints"),
+    LossEntry(keypoints.simcc_loss, keypoints.SimCCLoss, "pose", "coordinate_logits"),
 )
 
 CATALOG: dict[str, LossEntry] = {entry.name: entry for entry in _ENTRIES}

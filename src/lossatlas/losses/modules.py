@@ -6,11 +6,14 @@ their own beside their functions.
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, cast, overload
 
 from torch import Tensor, nn
 
 P = ParamSpec("P")
+
+Terms: TypeAlias = Tensor | tuple[Tensor, ...]
+"""What a loss returns: a tensor, or a named tuple of several terms."""
 
 
 class LossModule(nn.Module, Generic[P]):
@@ -19,7 +22,7 @@ class LossModule(nn.Module, Generic[P]):
     Tensors among the arguments are buffers: they move with the module and are saved with it.
     """
 
-    function: Callable[..., Tensor]
+    function: Callable[..., Terms]
 
     def __init__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         super().__init__()
@@ -36,7 +39,7 @@ class LossModule(nn.Module, Generic[P]):
                 setattr(self, name, value)
         self._bound = tuple(kwargs)
 
-    def forward(self, input: Tensor, *target: Tensor, **kwargs: Any) -> Tensor:
+    def forward(self, input: Tensor, *target: Tensor, **kwargs: Any) -> Terms:
         """Return the loss of `input` against `target`; keyword arguments are those of the function.
 
         What is measured of one distribution alone, such as its entropy, takes no target.
@@ -64,10 +67,10 @@ class ModuleForm(Protocol[P]):
 
 
 @overload
-def module_form(name: str, function: Callable[Concatenate[Tensor, Tensor, P], Tensor]) -> ModuleForm[P]: ...
+def module_form(name: str, function: Callable[Concatenate[Tensor, Tensor, P], Terms]) -> ModuleForm[P]: ...
 @overload
-def module_form(name: str, function: Callable[Concatenate[Tensor, P], Tensor]) -> ModuleForm[P]: ...
-def module_form(name: str, function: Callable[..., Tensor]) -> ModuleForm[Any]:
+def module_form(name: str, function: Callable[Concatenate[Tensor, P], Terms]) -> ModuleForm[P]: ...
+def module_form(name: str, function: Callable[..., Terms]) -> ModuleForm[Any]:
     """Return the module class `name` whose instances call `function` with their arguments bound.
 
     Args:

@@ -1,4 +1,4 @@
-"""Regression losses on numbers: L1 and its smooth and balanced relatives."""
+"""Regression losses on numbers: L1 and its relatives with another slope near zero."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from lossatlas.checks import check_elementwise, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import reduce
+from lossatlas.losses.reduction import broadcastable, reduce
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -96,12 +96,122 @@ def smooth_l1_loss(
     check_elementwise(input, target)
     check_number("beta", beta, at_least=0)
     x, y = upcast(input, target)
-    distance = (x - y).abs()
-    if beta > 0:
-        # In the quadratic branch the distance is bounded first: the square of a huge one would overflow unused.
-        quadratic = distance.clamp(max=beta) ** 2 / (2 * beta)
-        distance = torch.where(distance < beta, quadratic, distance - beta / 2)
-    return reduce(distance, weight, reduction, normalizer)
+    return reduce(smooth_l1(x - y, beta), weight, reduction, normalizer)
+
+
+def smooth_l1(error: Tensor, beta: float = 1.0) -> Tensor:
+    """Return the elements of `smooth_l1_loss` of an error x - y."""
+    distance = error.abs()
+    if beta == 0:
+        return distance
+    # In the quadratic branch the distance is bounded first: the square of a huge one would overflow unused.
+    quadratic = distance.clamp(max=beta) ** 2 / (2 * beta)
+    return torch.where(distance < beta, quadratic, distance - beta / 2)
+
+
+def smooth_l1_sigma_loss(
+    input: Values,
+    target: Targets,
+    *,
+    sigma: float = 3.0,
+    inside_weight: Tensor | None = None,
+    outside_weight: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
+) -> Loss:
+    """Smooth L1 as Faster R-CNN's code writes it, with a weight on the error and one on the loss.
+
+    Formula:
+        d = |w_in (x - y)|
+        l = w_out σ² d² / 2 if d < 1 / σ², else w_out (d - 1 / (2 σ²))
+
+    Args:
+        input: ``(*shape)`` predicted offsets x.
+        target: ``(*shape)`` offsets y.
+        sigma: σ > 0. The proposals of Faster R-CNN use 3, its second stage 1.
+        inside_weight: factors w_in of the errors, broadcasting to ``(*shape)``: 1 for the offsets of positives, else 0.
+        outside_weight: factors w_out of the elements, broadcasting to ``(*shape)``; they do not change the
+            denominator.
+        weight: further factors of the elements, as in every loss.
+        reduction: ``"none"``, ``"mean"`` over the elements, or ``"sum"``.
+        normalizer: number or 0-d tensor that ``"mean"`` divides by instead of the count.
+
+    Returns:
+        ``(*shape)`` with ``"none"``, else a scalar.
+
+    Raises:
+        ValueError: shapes that differ or do not broadcast, a `sigma` that is not above 0, or a bad `reduction` or
+            `normalizer`.
+        TypeError: an `input` that is not floating point.
+
+    Example:
+        >>> smooth_l1_sigma_loss(torch.tensor([0.1, 1.0]), torch.zeros(2), reduction="none")
+        tensor([0.0450, 0.9444])
+
+    Note:
+        It is `smooth_l1_loss` of the weighted error with β = 1 / σ². The original layer sums over the elements and
+        divides by the length of the first axis: ``normalizer=len(input)``. An `inside_weight` w multiplies the gradient
+        once more by w, so that 0 and 1 are the values that make sense.
+
+    Reference:
+        S. Ren et al., "Faster R-CNN", 2015, arXiv 1506.01497, and the SmoothL1Loss layer of its code.
+    """
+    check_elementwise(input, target)
+    check_number("sigma", sigma, above=0)
+    x, y = upcast(input, target)
+    error = x - y
+    if inside_weight is not None:
+        error = error * broadcastable("inside_weight", inside_weight, error)
+    loss = smooth_l1(error, beta=1 / sigma**2)
+    if outside_weight is not None:
+        loss = loss * broadcastable("outside_weight", outside_weight, loss)
+    return reduce(loss, weight, reduction, normalizer)
+
+
+def huber_loss(
+    input: Values,
+    target: Targets,
+    *,
+    delta: float = 1.0,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
+) -> Loss:
+    """Half the squared error up to a threshold, linear beyond it.
+
+    Formula:
+        d = |x - y|,  l = d² / 2 if d < δ, else δ (d - δ / 2)
+
+    Args:
+        input: ``(*shape)`` predictions x, in any unit.
+        target: ``(*shape)`` y in the same unit.
+        delta: threshold δ > 0 in the unit of the input, and the slope beyond it.
+        weight: factors of the elements, broadcasting to ``(*shape)``; they do not change the denominator.
+        reduction: ``"none"``, ``"mean"`` over the elements, or ``"sum"``.
+        normalizer: number or 0-d tensor that ``"mean"`` divides by instead of the count.
+
+    Returns:
+        ``(*shape)`` with ``"none"``, else a scalar.
+
+    Raises:
+        ValueError: shapes that differ, a `delta` that is not above 0, or a bad `reduction` or `normalizer`.
+        TypeError: an `input` that is not floating point.
+
+    Example:
+        >>> huber_loss(torch.tensor([0.5, 3.0]), torch.zeros(2), delta=2.0, reduction="none")
+        tensor([0.1250, 4.0000])
+
+    Note:
+        It is δ times `smooth_l1_loss` with β = δ: near zero its curvature is 1, where that of smooth L1 is 1 / β.
+
+    Reference:
+        P. J. Huber, "Robust Estimation of a Location Parameter", 1964.
+    """
+    check_elementwise(input, target)
+    check_number("delta", delta, above=0)
+    x, y = upcast(input, target)
+    return reduce(delta * smooth_l1(x - y, beta=delta), weight, reduction, normalizer)
 
 
 def balanced_l1_loss(
@@ -165,6 +275,70 @@ def balanced_l1_loss(
     return reduce(torch.where(distance < beta, near, far), weight, reduction, normalizer)
 
 
+def focal_l1_loss(
+    input: Values,
+    target: Targets,
+    *,
+    alpha: float | None = None,
+    beta: float = 0.8,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
+) -> Loss:
+    """L1 whose gradient is largest for moderate errors and smaller for outliers and for what is nearly right.
+
+    Formula:
+        d = |x - y|
+        l = -α d² (2 ln(β d) - 1) / 4            if d < 1
+        l = -α ln(β) d + α (2 ln β + 1) / 4      otherwise
+        so that the gradient is -α d ln(β d) up to 1 and -α ln β beyond
+
+    Args:
+        input: ``(*shape)`` predicted offsets x, in units in which 1 is a large error.
+        target: ``(*shape)`` offsets y in the same unit.
+        alpha: α > 0, a factor. None takes e β, with which the largest gradient, at d = 1 / (e β), is 1.
+        beta: β from 1 / e to 1. The larger, the smaller the gradient of the outliers; 1 gives them none.
+        weight: factors of the elements, broadcasting to ``(*shape)``; they do not change the denominator.
+        reduction: ``"none"``, ``"mean"`` over the elements, or ``"sum"``.
+        normalizer: number or 0-d tensor that ``"mean"`` divides by instead of the count.
+
+    Returns:
+        ``(*shape)`` with ``"none"``, else a scalar.
+
+    Raises:
+        ValueError: shapes that differ, an `alpha` that is not above 0, a `beta` outside [1 / e, 1], or a bad
+            `reduction` or `normalizer`.
+        TypeError: an `input` that is not floating point.
+
+    Example:
+        >>> focal_l1_loss(torch.tensor([0.5, 3.0]), torch.zeros(2), reduction="none")
+        tensor([0.3850, 1.7568])
+
+    Note:
+        Value and gradient are continuous at d = 1. The paper adds the loss up over the four offsets of a box.
+
+    Reference:
+        Zhang et al., "Focal and Efficient IOU Loss for Accurate Bounding Box Regression", 2021, arXiv 2101.08158,
+        section 4.
+    """
+    check_elementwise(input, target)
+    check_number("beta", beta, at_least=1 / math.e, at_most=1)
+    if alpha is None:
+        alpha = math.e * beta
+    check_number("alpha", alpha, above=0)
+    x, y = upcast(input, target)
+    distance = (x - y).abs()
+    inlier = distance.clamp(max=1)
+    # The square vanishes faster than the logarithm grows; at 0 itself it needs a finite one.
+    log_inlier = inlier.clamp(min=torch.finfo(inlier.dtype).tiny).log()
+    near = -alpha * inlier**2 * (2 * (log_inlier + math.log(beta)) - 1) / 4
+    far = -alpha * math.log(beta) * distance + alpha * (2 * math.log(beta) + 1) / 4
+    return reduce(torch.where(distance < 1, near, far), weight, reduction, normalizer)
+
+
 L1Loss = module_form("L1Loss", l1_loss)
 SmoothL1Loss = module_form("SmoothL1Loss", smooth_l1_loss)
+SmoothL1SigmaLoss = module_form("SmoothL1SigmaLoss", smooth_l1_sigma_loss)
+HuberLoss = module_form("HuberLoss", huber_loss)
+FocalL1Loss = module_form("FocalL1Loss", focal_l1_loss)
 BalancedL1Loss = module_form("BalancedL1Loss", balanced_l1_loss)

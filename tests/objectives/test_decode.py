@@ -86,10 +86,10 @@ def test_boxes_are_clipped_to_each_image() -> None:
 
 
 def test_equal_scores_keep_the_order_of_the_predictions() -> None:
-    outputs = dense(torch.zeros(1, 4, 2), torch.zeros(1, 4))
-    (found,) = FCOS().decode(outputs, max_candidates=5)
-    assert found["boxes"][:, 0].tolist() == [-10, -10, 90, 90, 190]
-    assert found["labels"].tolist() == [0, 1, 0, 1, 0]
+    outputs = dense(torch.zeros(1, 400, 2), torch.zeros(1, 400))
+    (found,) = FCOS().decode(outputs, max_candidates=301, max_detections=300)
+    assert found["boxes"][:, 0].tolist() == [100 * (rank // 2) - 10 for rank in range(300)]
+    assert found["labels"].tolist() == [0, 1] * 150
 
 
 def test_another_suppression_can_take_its_place() -> None:

@@ -133,12 +133,28 @@ REQUIRED: dict[str, dict[str, Any]] = {
 }
 """Arguments of losses that cannot do without."""
 
+UNFIT = ("kl_box_loss", "rmse_loss")
+"""The first needs another output of the network, the second has one element for the whole call, not one a number."""
+
+
+def test_arguments_that_a_loss_needs_must_be_bound() -> None:
+    for loss in (
+        losses.mpdiou_loss,
+        losses.CATALOG["mpdiou_loss"].module(),
+        functools.partial(losses.mpdiou_loss, weight=None),
+    ):
+        with pytest.raises(ValueError, match=r"`box_loss` mpdiou_loss needs image_size: .* MPDIoULoss\(image_size="):
+            FCOS(box_loss=loss)
+    assert box_slot(losses.MPDIoULoss(image_size=(9, 9)), None) == ("boxes", False)
+    assert box_slot(functools.partial(losses.mpdiou_loss, image_size=(9, 9)), None) == ("boxes", False)
+    assert class_slot(losses.EqualizedFocalLoss(num_classes=3), None) == "binary"
+
 
 @pytest.mark.parametrize("normalizer", ["batch", "image", "all_reduce", "moving_average"])
 def test_every_box_loss_of_the_library_fits_both_objectives(normalizer: Any) -> None:
     points, strides = ANCHORS[:, :2] + 5, torch.full((3,), 8.0)
     for entry in losses.CATALOG.values():
-        if entry.input_kind not in ("boxes", "elementwise"):
+        if entry.input_kind not in ("boxes", "elementwise") or entry.name in UNFIT:
             continue
         raw = outputs()
         distances = raw.deltas.detach().abs().requires_grad_()

@@ -58,6 +58,8 @@ class MaxIoU:
 
     Note:
         Of objects with the same IoU the first one in `canonical_order` wins. Memory grows with priors + objects.
+        Priors tie for an object if their IoU with it is equal as computed: of several priors of one shape that contain
+        it, rounding decides which do. `dataclasses.replace` changes an option of a ready-made assigner.
 
     Reference:
         Ren et al., "Faster R-CNN", 2015, arXiv 1506.01497, section 3.1.2; Lin et al., "Focal Loss for Dense Object
@@ -139,9 +141,9 @@ class MaxIoU:
                 object_best = torch.maximum(object_best, iou.amax(dim=0))
         matched = torch.where(best >= self.positive_threshold, own, -1)
         if self.low_quality != "none" and objects:
-            worthy = (object_best > 0) & (object_best >= self.min_low_quality_iou)
+            worthy = object_best >= self.min_low_quality_iou
             for block, iou in iou_blocks():
-                claimed = torch.where((iou == object_best) & worthy, iou, 0)
+                claimed = torch.where((iou == object_best) & worthy, iou, 0)  # an IoU of 0 is no claim
                 claim, claimant = claimed.max(dim=1)
                 object_ = own[block] if self.low_quality == "keep" else claimant
                 matched[block] = torch.where(claim > 0, object_, matched[block])

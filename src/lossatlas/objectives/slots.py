@@ -9,13 +9,16 @@ other callable fits if it keeps the contract of the losses and the objective is 
   ``(B, P, C)`` logits, with a weight that is None or ``(B, 1, 1)``; targets of ignored predictions are -1.
 """
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossatlas.checks import check_choice
 from lossatlas.losses.catalog import CATALOG, LossEntry, find
+from lossatlas.losses.modules import LossModule
 
 LossFunction: TypeAlias = Callable[..., Tensor]
 Regression = Literal["boxes", "encoded"]
@@ -34,8 +37,8 @@ def box_slot(box_loss: LossFunction, regression: Regression | None) -> BoxSlot:
     """Return what to give `box_loss`; None for `regression` asks the catalogue.
 
     Raises:
-        ValueError: a loss of another kind, a loss that is not in the catalogue without `regression`, or a loss of
-            boxes that is to be given encoded values.
+        ValueError: a loss of another kind or without an argument that it needs, a loss that is not in the catalogue
+            without `regression`, or a loss of boxes that is to be given encoded values.
     """
     entry = _entry("box_loss", box_loss, ("boxes", "elementwise"))
     if regression is not None:
@@ -58,7 +61,8 @@ def class_slot(class_loss: LossFunction, class_target: ClassTarget | None) -> Cl
     """Return which targets to give `class_loss`; None for `class_target` asks the catalogue.
 
     Raises:
-        ValueError: a loss of another kind, or a loss that is not in the catalogue without `class_target`.
+        ValueError: a loss of another kind or without an argument that it needs, or a loss that is not in the
+            catalogue without `class_target`.
     """
     entry = _entry("class_loss", class_loss, ("binary_logits", "quality_logits"))
     if class_target is not None:
@@ -79,7 +83,25 @@ def _entry(slot: str, loss: LossFunction, kinds: tuple[str, ...]) -> LossEntry |
     if entry is not None and entry.input_kind not in kinds:
         fitting = ", ".join(name for name, other in CATALOG.items() if other.input_kind in kinds)
         raise ValueError(f"`{slot}` must be one of {fitting}, or a callable of your own, but got {entry.name}")
+    if entry is not None and (missing := _unbound(loss, entry)):
+        raise ValueError(
+            f"`{slot}` {entry.name} needs {', '.join(missing)}: bind it with its module form, such as "
+            f"{entry.module.__name__}({missing[0]}=...), or with functools.partial"
+        )
     return entry
+
+
+def _unbound(loss: object, entry: LossEntry) -> list[str]:
+    """Return the arguments that a loss cannot do without and that nobody has given."""
+    bound: set[str] = set()
+    while isinstance(loss, functools.partial):
+        bound |= loss.keywords.keys()
+        loss = loss.func
+    if isinstance(loss, nn.Module) and not isinstance(loss, LossModule):
+        return []  # a module with a state, whose constructor asks for what it needs
+    options = list(inspect.signature(entry.function).parameters.values())[2:]
+    required = [option.name for option in options if option.default is option.empty]
+    return [name for name in required if name not in bound and not hasattr(loss, name)]
 
 
 def _name(loss: object) -> str:

@@ -68,7 +68,7 @@ class TestSeesaw:
         assert torch.equal(loss(logits(4, 3), OTHER), other(logits(4, 3), OTHER))
 
     def test_rare_classes_are_spared(self) -> None:
-        # The gradient of equation 3: a frequent target presses on a rare class S times as much as cross entropy.
+        # The gradient is S_j e^x_j / Σ: of the pressure on a rare class only S is left.
         x = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
         seesaw_loss(x, torch.tensor([0]), counts=torch.tensor([1000, 1]), p=0.8, q=0).backward()
         s = (1 / 1000) ** 0.8

@@ -64,7 +64,7 @@ def equalized_focal_loss(
 
     Reference:
         Li et al., "Equalized Focal Loss for Dense Long-Tailed Object Detection", 2022, arXiv 2201.02593,
-        equations 4 and 5.
+        section 3.
     """
     x, y, valid = _checked_equalized(input, target, alpha, gamma, scale, ignore_index)
     factor, exponent = _equalized_focus(x, y, ratios, alpha, gamma, scale)

@@ -61,7 +61,7 @@ def ghmc_loss(
         The density is a constant, outside the graph. It is that of equal bins, the paper's approximation.
 
     Reference:
-        Li et al., "Gradient Harmonized Single-stage Detector", 2018, arXiv 1811.05181, equations 9 to 12.
+        Li et al., "Gradient Harmonized Single-stage Detector", 2018, arXiv 1811.05181, section 3.
     """
     check_elementwise(input, target)
     x, y = upcast(input, target)
@@ -119,7 +119,7 @@ def ghmr_loss(
         positives alone.
 
     Reference:
-        Li et al., "Gradient Harmonized Single-stage Detector", 2018, arXiv 1811.05181, equations 13 to 16.
+        Li et al., "Gradient Harmonized Single-stage Detector", 2018, arXiv 1811.05181, section 3.
     """
     check_elementwise(input, target)
     check_number("mu", mu, above=0)

@@ -207,7 +207,7 @@ def kl_divergence(
         ``"mean"`` divides by the number of outcomes, too.
 
     Reference:
-        S. Kullback and R. A. Leibler, "On Information and Sufficiency", 1951, equation 2.4.
+        S. Kullback and R. A. Leibler, "On Information and Sufficiency", 1951.
     """
     q, p = _distributions(input, target)
     unit = _unit(base)

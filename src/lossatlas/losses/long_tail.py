@@ -168,7 +168,7 @@ def seesaw_loss(
         by a classifier of its own.
 
     Reference:
-        Wang et al., "Seesaw Loss for Long-Tailed Instance Segmentation", 2020, arXiv 2008.10032, equations 2 to 6.
+        Wang et al., "Seesaw Loss for Long-Tailed Instance Segmentation", 2020, arXiv 2008.10032, section 3.
     """
     check_number("p", p, at_least=0)
     check_number("q", q, at_least=0)

@@ -162,7 +162,7 @@ def gaussian_focal_loss(
         tensor(0.3574)
 
     Note:
-        The published codes take probabilities, cut to [1e-4, 1 - 1e-4]; logits need no cut, so that a pixel that is
+        CenterNet's code takes probabilities, cut to [1e-4, 1 - 1e-4]; logits need no cut, so that a pixel that is
         confidently wrong keeps its gradient.
 
     Reference:

@@ -54,7 +54,7 @@ def poly_loss(
         tensor(1.6931)
 
     Reference:
-        Leng et al., "PolyLoss", 2022, arXiv 2204.12511, equation 4 (Poly-1).
+        Leng et al., "PolyLoss", 2022, arXiv 2204.12511 (Poly-1).
     """
     check_number("epsilon", epsilon, at_least=-1)
     loss, valid = class_costs(
@@ -117,12 +117,11 @@ def bi_tempered_loss(
     Note:
         With t1 = t2 = 1 and class indices it is softmax cross entropy; probabilities cost their entropy less. The
         gradient is that of the exact λ, by implicit differentiation. The authors' code spreads the smoothing over the
-        other classes, which is ε C / (C - 1) here, and seeks λ by a fixed-point iteration.
-        The defaults are of the paper's experiments with noisy labels.
+        other classes, which is ε C / (C - 1) here, and seeks λ by a fixed-point iteration. The
+        paper tunes both temperatures for each data set; these defaults are moderate.
 
     Reference:
-        Amid et al., "Robust Bi-Tempered Logistic Loss Based on Bregman Divergences", 2019, arXiv 1906.03361,
-        section 4.
+        Amid et al., "Robust Bi-Tempered Logistic Loss Based on Bregman Divergences", 2019, arXiv 1906.03361.
     """
     check_number("t1", t1, at_least=0, at_most=1)
     check_number("t2", t2, at_least=1, at_most=4)

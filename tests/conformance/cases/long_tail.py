@@ -231,7 +231,7 @@ CASES = (
         ),
         options=({}, {"bins": 5, "normalization": "reference"}, AVERAGED),
         identities=(
-            # Section 3.3 of the paper: gradients of uniform density are left as they are.
+            # The paper: gradients of uniform density are left as they are.
             Identity(
                 "uniform gradients leave cross entropy",
                 lambda: losses.ghmc_loss(NORMS.logit(), NORMS * 0, reduction="none"),

@@ -14,7 +14,7 @@ help:
 	@echo "make clean  remove the virtual environment and the demo's results"
 
 demo: $(VENV)/.lab
-	$(BIN)/lossatlas compare --data digits --objective fcos --vary box=giou,ciou --seeds 3 --minutes 0.75 --out runs/demo
+	@$(BIN)/lossatlas compare --data digits --objective fcos --vary box=giou,ciou --seeds 3 --minutes 0.75 --out runs/demo
 
 test: lint types unit
 
@@ -30,18 +30,18 @@ unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 $(VENV)/.pip:
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --upgrade "pip>=25.1"
-	touch $@
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade "pip>=25.1"
+	@touch $@
 
 $(VENV)/.lab: $(VENV)/.pip $(SOURCES)
 	@echo "Installing lossatlas and what it needs into $(VENV): a minute or two, most of it PyTorch."
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[lab]"
-	touch $@
+	@$(PIP) install --quiet --constraint constraints.txt --editable ".[lab]"
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.lab
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[lab,peers]" --group dev
-	touch $@
+	@$(PIP) install --quiet --constraint constraints.txt --editable ".[lab,peers]" --group dev
+	@touch $@
 
 clean:
 	rm -rf $(VENV) runs/demo

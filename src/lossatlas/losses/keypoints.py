@@ -203,12 +203,10 @@ def rle_loss(
     smallest = 1e-4 if input.dtype == torch.float16 else 1e-9
     scale = torch.where(visible[..., None], broadcastable("sigma", sigma, x).clamp(min=smallest), 1)
     error = (y - x) / scale
-    loss = (scale.log() + _base_cost(error, base, variant)).sum(-1)
-    if variant == "reference":
-        loss = loss + scale.log().sum(-1)
+    log_scales, log_phis = (2, x.shape[-1]) if variant == "reference" else (1, 1)
+    loss = (log_scales * scale.log() + _base_cost(error, base, variant)).sum(-1)
     if log_density is not None:
-        log_phi = torch.where(visible, _log_phi(log_density, error), 0)
-        loss = loss - (log_phi * x.shape[-1] if variant == "reference" else log_phi)
+        loss = loss - log_phis * torch.where(visible, _log_phi(log_density, error), 0)
     return reduce(loss, weight, reduction, normalizer, visible)
 
 
@@ -336,7 +334,7 @@ def _bin_labels(
         height = 1.0 if peak_of_one else 1 / (sigma * math.sqrt(2 * math.pi))
         return height * torch.exp(-(distance**2) / (2 * sigma**2))
     other = label_smoothing / max(x.shape[-1] - 1, 1)
-    return torch.where(distance == 0, 1 - label_smoothing, other).to(x.dtype)
+    return torch.full_like(x, other).masked_fill(distance == 0, 1 - label_smoothing)
 
 
 OKSLoss = module_form("OKSLoss", oks_loss)

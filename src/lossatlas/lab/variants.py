@@ -191,7 +191,7 @@ def slot_losses(slot: str, objective: str) -> dict[str, LossEntry]:
     if slot not in slots:
         raise ArgumentError(_unknown("slot", slot, slots, f"of objective {objective}"))
     kinds = slots[slot]
-    return {name: entry for name, entry in _short_names().items() if entry.input_kind in kinds}
+    return {name: entry for name, entry in _short_names().items() if entry.input_kind in kinds and _fits(entry)}
 
 
 def loss_options(entry: LossEntry) -> dict[str, Any]:
@@ -202,6 +202,22 @@ def loss_options(entry: LossEntry) -> dict[str, Any]:
         {'gamma': 0.5, 'normalize_weights': False}
     """
     return {name: parameter.default for name, parameter in _option_parameters(entry).items()}
+
+
+def required_tensors(entry: LossEntry) -> list[str]:
+    """Return the tensors that a loss cannot do without, beside input and target.
+
+    Example:
+        >>> required_tensors(CATALOG["giou_loss"])
+        []
+    """
+    return [
+        name
+        for name, parameter in inspect.signature(entry.function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and parameter.default is parameter.empty
+        and _takes_tensor(parameter.annotation)
+    ]
 
 
 def parse_loss(text: str) -> LossSpec:
@@ -350,23 +366,45 @@ _WORDS: Mapping[Any, str] = {
 }
 
 
-_EXAMPLES: Mapping[InputKind, tuple[list[Any], list[Any]]] = {  # of every kind that fits a slot
-    "boxes": ([[0.0, 0.0, 2.0, 2.0]], [[1.0, 0.0, 3.0, 2.0]]),
-    "elementwise": ([0.5], [0.0]),
-    "binary_logits": ([0.0], [1.0]),
-    "quality_logits": ([0.0], [0.5]),
-}
+def _example(kind: InputKind) -> tuple[Tensor, Tensor, dict[str, Any]] | None:
+    """Return what an objective gives to a loss of this kind, in small; None for kinds that fit no slot."""
+    factor = torch.ones(1)
+    match kind:
+        case "boxes":
+            return torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]), {"weight": factor}
+        case "elementwise":
+            return torch.full((1, 4), 0.5), torch.zeros(1, 4), {"weight": factor[:, None]}
+        case "binary_logits" | "quality_logits":
+            target = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+            return torch.zeros(1, 2, 2), target, {"weight": factor[:, None, None], "ignore_index": -1}
+        case _:
+            return None
 
 
 def _try_out(spec: LossSpec) -> None:
-    """Let the loss itself check the range of its options, on one element."""
-    if spec.entry.input_kind not in _EXAMPLES:
+    """Let the loss itself check the range of its options, called as an objective calls it."""
+    example = _example(spec.entry.input_kind)
+    if example is None or required_tensors(spec.entry):
         return
-    input, target = (torch.tensor(values) for values in _EXAMPLES[spec.entry.input_kind])
+    input, target, arguments = example
     try:
-        spec.build()(input, target)
+        spec.build()(input, target, reduction="mean", normalizer=1.0, **arguments)
     except (ValueError, TypeError) as error:
         raise ArgumentError(f"loss {spec}: {error}") from error
+
+
+@functools.cache
+def _fits(entry: LossEntry) -> bool:
+    """Whether an objective can call this loss: some need more than a prediction and its target."""
+    if required_tensors(entry):
+        return False
+    if inspect.Parameter.empty in loss_options(entry).values():
+        return True
+    try:
+        _try_out(LossSpec(entry, {}))
+    except ArgumentError:
+        return False
+    return True
 
 
 def _literal(value: object) -> str:

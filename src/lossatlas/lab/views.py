@@ -7,10 +7,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lossatlas.lab.variants import ArgumentError, LossSpec
+from lossatlas.lab.variants import ArgumentError, LossSpec, required_tensors
 from lossatlas.losses.catalog import InputKind
 
 SAMPLES = 481
+SINGLE_SAMPLES = 41
 
 LossFunction: TypeAlias = Callable[..., Tensor]
 """A loss with its options bound."""
@@ -61,7 +62,7 @@ def views(spec: LossSpec) -> list[View]:
     kind = spec.entry.input_kind
     if kind not in VIEWS:
         raise ArgumentError(f"there is no plot of {spec.entry.name}, which takes {kind.replace('_', ' ')}")
-    return VIEWS[kind](spec.build())
+    return VIEWS[kind](_with_zeros(spec.build(), required_tensors(spec.entry)))
 
 
 def sample(line: Line, view: View) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,10 +73,13 @@ def sample(line: Line, view: View) -> tuple[Tensor, Tensor, Tensor]:
         view: gives the range.
 
     Returns:
-        What is varied, the value of the loss, and its derivative by what is varied; each (481,) float64.
+        What is varied, the value of the loss, and its derivative by what is varied; each (S,) float64.
     """
     x = torch.linspace(view.low, view.high, SAMPLES, dtype=torch.float64, requires_grad=True)
     value = line.loss(x)
+    if value.shape != x.shape:  # one number for all that it is given: each point is a call of its own
+        x = torch.linspace(view.low, view.high, SINGLE_SAMPLES, dtype=torch.float64, requires_grad=True)
+        value = torch.stack([line.loss(point[None]).mean() for point in x])
     (gradient,) = torch.autograd.grad(value.sum(), x)
     return x.detach(), value.detach(), gradient
 
@@ -104,6 +108,11 @@ def _yes_and_no(loss: LossFunction) -> list[Line]:
 
 def _elementwise(loss: LossFunction) -> list[View]:
     return [View("error x - y", -3, 3, _against(loss, ("", 0.0)))]
+
+
+def _with_zeros(loss: LossFunction, names: Sequence[str]) -> LossFunction:
+    """Give a loss zeros for the tensors that it needs beside input and target, such as a predicted log variance."""
+    return lambda x, *target, **options: loss(x, *target, **{name: torch.zeros_like(x) for name in names}, **options)
 
 
 def _binary_logits(loss: LossFunction) -> list[View]:
@@ -212,12 +221,8 @@ def _segmentation(loss: LossFunction) -> list[View]:
     def with_share(rows: int) -> Callable[[Tensor], Tensor]:
         target = torch.zeros(1, 8, 8, dtype=torch.int64)
         target[:, :rows] = 1
-        sign = (2.0 * target - 1)[:, None]
-
-        def value(x: Tensor) -> Tensor:  # point by point: each is a batch of its own
-            return torch.stack([loss(point * sign.to(point.dtype), target, reduction="mean") for point in x])
-
-        return value
+        sign = 2.0 * target[:, None] - 1
+        return lambda x: loss(x[:, None, None, None] * sign.to(x.dtype), target.expand(len(x), 8, 8), reduction="mean")
 
     lines = [Line("half of the pixels foreground", with_share(4)), Line("an eighth", with_share(1))]
     return [View("logit of the right answer, at every pixel", -6, 6, lines)]

@@ -106,7 +106,7 @@ class FakeTraining:
         self,
         advantage: dict[str, float] | None = None,
         fails: Callable[[TrialConfig], bool] = lambda config: False,
-        seconds: float = 0.0,
+        seconds: Callable[[TrialConfig], float] = lambda config: 0.0,
     ) -> None:
         self.advantage = advantage
         self.fails = fails
@@ -121,7 +121,7 @@ class FakeTraining:
         (folder / "checkpoint.pt").write_text("half")
         with (folder / "runs.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
-        time.sleep(self.seconds)
+        time.sleep(self.seconds(config))
         write_trial(config, data, folder, fake_metrics(dict(config.losses), config.seed, self.advantage))
 
     def calibrate(self, config: TrialConfig, data: DetectionData, minutes: float) -> int:

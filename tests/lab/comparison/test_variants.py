@@ -118,6 +118,16 @@ def test_only_losses_that_fit_are_offered() -> None:
     assert {"giou", "smooth_l1"} <= set(slot_losses("box", "retinanet"))
     assert {"sigmoid_focal", "quality_focal", "binary_cross_entropy_with_logits"} <= set(slot_losses("cls", "fcos"))
     assert not set(slot_losses("box", "fcos")) & set(slot_losses("cls", "fcos"))
+    assert not {"kl_box", "rmse"} & set(slot_losses("box", "retinanet"))  # no objective calls them as they need it
+
+
+def test_required_options_are_asked_for() -> None:
+    with pytest.raises(ArgumentError, match=r"loss mpdiou needs image_size: mpdiou\(image_size=\.\.\.\)"):
+        parse_variants(["box=mpdiou"], "fcos")
+    (variant,) = parse_variants(["box=mpdiou(image_size=(320, 240))"], "fcos")
+    assert variant.losses == {"box": "mpdiou(image_size=(320, 240))"}
+    with pytest.raises(ArgumentError, match=r"must be \(an? \w+, an? \w+\), but got 320"):
+        parse_variants(["box=mpdiou(image_size=320)"], "fcos")
 
 
 def test_folder_names_are_plain_and_not_shared() -> None:

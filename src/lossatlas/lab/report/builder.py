@@ -15,6 +15,7 @@ from lossatlas.lab.plan import Plan, read_plan, read_trials
 from lossatlas.lab.report import charts
 from lossatlas.lab.report.pictures import Picture, TrialPredictions, draw
 from lossatlas.lab.summary import PRIMARY_METRIC, TABLE_METRICS, Summary, headline, interval, notes, number, signed
+from lossatlas.lab.variants import ArgumentError
 
 REPORT_FILE = "report.html"
 CLASS_PREFIX = "AP50/"
@@ -40,12 +41,14 @@ def write_report(out: Path, data: DetectionData | None = None) -> Path:
         The path of the report.
 
     Raises:
-        ArgumentError: a folder without a comparison.
-        DataError: data that is no longer what was trained on, or is gone.
+        ArgumentError: a folder without a comparison, or data that is gone or not what was trained on any more.
+        DataError: data that cannot be read any more.
     """
     plan = read_plan(out)
     if data is None:
         data = plan.source.load()
+        if data.fingerprint != plan.fingerprint:
+            raise ArgumentError(f"the data of {out}, {plan.data}, is not what its trials were trained on any more")
     path = out / REPORT_FILE
     write_text(path, render(plan, out, data))
     return path

@@ -69,8 +69,10 @@ def _complain(text: str) -> None:
     Console(stderr=True).print(f"Error: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _setting(default: object, text: str, *flags: str) -> Any:
-    return typer.Option(*flags, help=text, show_default=str(default), rich_help_panel="Settings of training")
+def _setting(name: str, text: str, *flags: str, default: str = "") -> Any:
+    """Return the flag of a setting of training; where it is not given the setting keeps its default."""
+    shown = default or str(TRIAL_SETTINGS[name].default)
+    return typer.Option(*flags, help=text, show_default=shown, rich_help_panel="Settings of training")
 
 
 @app.command()
@@ -96,7 +98,8 @@ def compare(
         list[str] | None,
         typer.Option(
             help="Losses of one slot, `box` or `cls`; the first is the baseline. Options in brackets. Given for two "
-            "slots, every combination is trained. Without it the objective's own losses are.",
+            "slots, every combination is trained. Without it the objective's own losses are. A name that does not fit "
+            "gives an error with all that do.",
             metavar="SLOT=LOSS,LOSS",
             show_default=False,
         ),
@@ -109,26 +112,37 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="Folder for the results. One that holds this comparison already is continued.")
     ] = Path("runs/compare"),
-    batch_size: Annotated[int | None, _setting(8, "Images of a step.")] = None,
+    batch_size: Annotated[int | None, _setting("batch_size", "Images of a step.")] = None,
     image_size: Annotated[
-        int | None, _setting(320, "Longest side of an image; larger images are made smaller.")
+        int | None, _setting("image_size", "Longest side of an image; larger images are made smaller.")
     ] = None,
-    learning_rate: Annotated[float | None, _setting(0.002, "Highest learning rate of AdamW.")] = None,
-    weight_decay: Annotated[float | None, _setting(0.05, "Weight decay of AdamW.")] = None,
-    warmup: Annotated[float | None, _setting(0.1, "Part of the steps in which the learning rate rises.")] = None,
-    clip_norm: Annotated[float | None, _setting(10, "Longest gradient.")] = None,
-    ema_decay: Annotated[float | None, _setting(0.99, "Decay of the averaged weights, which are scored.")] = None,
-    scale_jitter: Annotated[float | None, _setting(0.25, "Images are zoomed by up to this part.")] = None,
-    color_jitter: Annotated[float | None, _setting(0.1, "Brightness and contrast change by up to this part.")] = None,
+    learning_rate: Annotated[float | None, _setting("learning_rate", "Highest learning rate of AdamW.")] = None,
+    weight_decay: Annotated[float | None, _setting("weight_decay", "Weight decay of AdamW.")] = None,
+    warmup: Annotated[float | None, _setting("warmup", "Part of the steps in which the learning rate rises.")] = None,
+    clip_norm: Annotated[float | None, _setting("clip_norm", "Longest gradient.")] = None,
+    ema_decay: Annotated[
+        float | None, _setting("ema_decay", "Decay of the averaged weights, which are scored.")
+    ] = None,
+    scale_jitter: Annotated[float | None, _setting("scale_jitter", "Images are zoomed by up to this part.")] = None,
+    color_jitter: Annotated[
+        float | None, _setting("color_jitter", "Brightness and contrast change by up to this part.")
+    ] = None,
     horizontal_flip: Annotated[
         bool | None,
-        _setting("yes, but for digits", "Mirror half of the images.", "--horizontal-flip/--no-horizontal-flip"),
+        _setting(
+            "horizontal_flip",
+            "Mirror half of the images.",
+            "--horizontal-flip/--no-horizontal-flip",
+            default="yes, but for digits",
+        ),
     ] = None,
-    evaluations: Annotated[int | None, _setting(5, "How often a trial is scored.")] = None,
+    evaluations: Annotated[int | None, _setting("evaluations", "How often a trial is scored.")] = None,
     backend: Annotated[
-        str | None, _setting("faster-coco-eval", "Library that computes AP: `faster-coco-eval` or `pycocotools`.")
+        str | None, _setting("backend", "Library that computes AP: `faster-coco-eval` or `pycocotools`.")
     ] = None,
-    accelerator: Annotated[str | None, _setting("cpu", "Device to train on: `cpu`, `cuda`, `mps` or `auto`.")] = None,
+    accelerator: Annotated[
+        str | None, _setting("accelerator", "Device to train on: `cpu`, `cuda`, `mps` or `auto`.")
+    ] = None,
 ) -> None:
     """Train several losses with several seeds and say which is better.
 
@@ -146,7 +160,7 @@ def compare(
 
     Exit status: 0 when all trials finished, 1 when some failed, 2 for bad arguments or data.
     """
-    given = locals()
+    given = locals()  # every flag among the settings has the name of its setting
     settings = {name: given[name] for name in TRIAL_SETTINGS if given[name] is not None}
     with _plain_errors():
         _compare(
@@ -236,12 +250,13 @@ def show(
 
     `lossatlas show "focal_eiou(gamma=1.0)" --out focal_eiou.svg`
     """
+    from lossatlas.lab.plots import plot_loss
+    from lossatlas.lab.views import VIEWS
+
     with _plain_errors():
         spec = parse_loss(name)
         _describe(spec.entry, Console())
-        if plot:
-            from lossatlas.lab.plots import plot_loss
-
+        if plot and (out is not None or spec.entry.input_kind in VIEWS):
             typer.echo(f"\nplot: {plot_loss(spec, out or Path(f'{spec.short_name}.png'))}")
 
 

@@ -57,6 +57,7 @@ class Case:
     empty: Callable[[], Pair] = lambda: (torch.zeros(0), torch.zeros(0))
     gradient_oracle: Callable[..., Array] | None = None
     combine: Callable[[Any], Tensor] | None = None
+    count: Callable[..., int] | None = None
     eager_only: str = ""
     required: dict[str, Any] = field(default_factory=dict)
 

@@ -8,10 +8,12 @@ from tests.conformance.cases import (
     information,
     long_tail,
     overlap,
+    pose,
     quality,
     regression,
     robust,
     rotated,
+    segmentation_pixels,
 )
 
 CASES = {
@@ -28,6 +30,8 @@ CASES = {
         box_variants,
         rotated,
         overlap,
+        pose,
+        segmentation_pixels,
     )
     for case in family.CASES
 }

@@ -70,7 +70,7 @@ def variance_voting(
 
     Reference:
         He et al., "Bounding Box Regression with Uncertainty for Accurate Object Detection", 2019, arXiv 1809.08545,
-        equation 11 and algorithm 1.
+        section 3.3.
     """
     check_boxes("boxes", boxes)
     check_boxes("variance", variance)

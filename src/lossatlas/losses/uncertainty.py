@@ -62,7 +62,7 @@ def kl_box_loss(
 
     Reference:
         He et al., "Bounding Box Regression with Uncertainty for Accurate Object Detection", 2019, arXiv 1809.08545,
-        equations 9 and 10.
+        section 3.2.
     """
     check_elementwise(input, target)
     check_floating("log_variance", log_variance)

@@ -56,7 +56,7 @@ def wing_loss(
 
     Reference:
         Feng et al., "Wing Loss for Robust Facial Landmark Localisation with Convolutional Neural Networks", 2018,
-        arXiv 1711.06753, equation 5.
+        arXiv 1711.06753, section 4.
     """
     check_elementwise(input, target)
     check_number("width", width, above=0)
@@ -116,8 +116,7 @@ def adaptive_wing_loss(
         ``weight=1 + 10 * (F.max_pool2d(y, 3, stride=1, padding=1) >= 0.2)``.
 
     Reference:
-        Wang et al., "Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression", 2019, arXiv 1904.07399,
-        equation 3.
+        Wang et al., "Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression", 2019, arXiv 1904.07399.
     """
     check_elementwise(input, target)
     check_number("alpha", alpha, above=1)

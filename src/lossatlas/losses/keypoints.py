@@ -113,8 +113,7 @@ def oks_loss(
         A person of area 0 has the limit of the formula, 1 for a keypoint that is off and 0 for one that is not, and
         no gradient. Far from the target the gradient vanishes: add a regression loss, or begin with one. A perfect
         pose costs 0 also where some keypoints are not labelled; mmpose divides by K unless told otherwise, so that
-        it costs the share of those. Early YOLO-pose code left the 2 and the square of the distance out, which lets
-        keypoints collapse.
+        it costs the share of those. Early YOLO-pose code left the 2 out, which lets keypoints collapse.
 
     Reference:
         The similarity: COCO keypoint evaluation, 2016, cocodataset.org/#keypoints-eval. The loss: Maji et al.,
@@ -254,12 +253,12 @@ def simcc_loss(
             their sum.
         target: ``(*people, K)`` coordinates along that axis in bins, that is pixels times the bins per pixel, where
             bin j is at j; or ``(*people, K, bins)`` labels p that are made already (a floating dtype).
-        sigma: standard deviation σ > 0 of the label in bins, 6 in the published code; None gives one-hot labels.
-        label_smoothing: ε in [0, 1) of one-hot labels; the paper's first version has 0.1.
+        sigma: standard deviation σ > 0 of the label in bins, 4 or 6 in the published code; None gives one-hot labels.
+        label_smoothing: ε in [0, 1) of one-hot labels; the published code has 0.1 unless told otherwise.
         label_softmax: whether labels become softmax(β p), as in RTMPose, from Gaussians of height 1.
         beta: factor β > 0 of the logits; RTMPose has 10.
-        bin_reduction: ``"mean"`` divides by the number of bins, as the published code does; ``"sum"`` is the
-            Kullback-Leibler divergence.
+        bin_reduction: ``"mean"`` divides by the number of bins, as the published code does for Gaussian labels;
+            ``"sum"`` is the Kullback-Leibler divergence.
         visibility: ``(*people, K)`` flags, 0 for keypoints that are not labelled; None if all are.
         weight: factors of the keypoints, broadcasting to ``(*people, K)``; they do not change the denominator.
         reduction: ``"none"``, ``"mean"`` over the labelled keypoints, or ``"sum"``.

@@ -31,6 +31,7 @@ from lossatlas.losses import (
     pixel,
     pose,
     quality,
+    ranking,
     regression,
     robust,
     rotated,
@@ -55,6 +56,8 @@ InputKind: TypeAlias = Literal[
     "class_log_probabilities",
     "distributions",
     "probabilities",
+    "ranking_logits",
+    "ranking_qualities",
     "segmentation",
     "binary_segmentation",
     "keypoint_maps",
@@ -76,6 +79,8 @@ InputKind: TypeAlias = Literal[
 * class_logits, class_log_probabilities: a vector of the classes (axis 1) for each class index
 * distributions: pairs of probability distributions (last axis)
 * probabilities: probabilities (last axis) without a target
+* ranking_logits: one logit for each yes/no target, all ranked against each other
+* ranking_qualities: one logit for each quality from 0 to 1, all ranked against each other
 * segmentation: a map of class logits (axis 1) for each map of class indices, one-hot or soft targets
 * binary_segmentation: maps of independent logits (axis 1) for maps of 0 and 1
 * keypoint_maps: pairs of heatmaps, one for each keypoint (axis 1)
@@ -179,6 +184,10 @@ _ENTRIES = (
     LossEntry(ghm.ghmr_loss, ghm.GHMRLoss, "regression", "elementwise"),
     LossEntry(robust.poly_loss, robust.PolyLoss, "classification", "class_logits"),
     LossEntry(robust.bi_tempered_loss, robust.BiTemperedLoss, "classification", "class_logits"),
+    LossEntry(ranking.ap_loss, ranking.APLoss, "ranking", "ranking_logits"),
+    LossEntry(ranking.dr_loss, ranking.DRLoss, "ranking", "ranking_logits"),
+    LossEntry(ranking.alrp_loss, ranking.ALRPLoss, "ranking", "ranking_logits"),
+    LossEntry(ranking.rank_sort_loss, ranking.RankSortLoss, "ranking", "ranking_qualities"),
     LossEntry(regression.l1_loss, regression.L1Loss, "regression", "elementwise"),
     LossEntry(regression.smooth_l1_loss, regression.SmoothL1Loss, "regression", "elementwise"),
     LossEntry(regression.balanced_l1_loss, regression.BalancedL1Loss, "regression", "elementwise"),

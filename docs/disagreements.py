@@ -243,7 +243,8 @@ ENTRIES = (
             losses.sigmoid_focal_loss(CLASS_LOGITS, ONE_HOT, ignore_index=77)
             / losses.sigmoid_focal_loss(CLASS_LOGITS, ONE_HOT)
         ),
-        "We: what is not there changes nothing. There the mean is over pixels with it, over pixels and classes without.",
+        "We: what is not there changes nothing. There the mean is over pixels with it, and over pixels and classes "
+        "without.",
     ),
     Disagreement(
         "monai",

@@ -1,4 +1,4 @@
-"""The ``lossatlas`` command: ``compare``, ``report``, ``ls`` and ``show``."""
+"""The ``lossatlas`` command: ``compare``, ``report``, ``ls``, ``show`` and ``simulate``."""
 
 import ast
 import contextlib
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from lossatlas._version import __version__
 from lossatlas.lab.plan import TRIAL_SETTINGS
-from lossatlas.lab.variants import ArgumentError, parse_loss
+from lossatlas.lab.variants import ArgumentError, parse_loss, simulated_losses
 from lossatlas.losses.catalog import CATALOG, LossEntry
 
 BAD_ARGUMENTS, FAILED_TRIALS, INTERRUPTED = 2, 1, 130
@@ -258,6 +258,61 @@ def show(
         _describe(spec.entry, Console())
         if plot and (out is not None or spec.entry.input_kind in VIEWS):
             typer.echo(f"\nplot: {plot_loss(spec, out or Path(f'{spec.short_name}.png'))}")
+
+
+@app.command()
+def simulate(
+    losses: Annotated[
+        str,
+        typer.Option(
+            help="Box losses, separated by commas, with options in brackets; `iou` is 1 - IoU.", metavar="LOSS,LOSS"
+        ),
+    ] = "iou,giou,diou,ciou",
+    gradient: Annotated[
+        str,
+        typer.Option(
+            help="`exact`: boxes follow the gradient of the loss. `reference`: they follow the published code, which "
+            "is not that gradient; for iou, giou, diou and ciou."
+        ),
+    ] = "exact",
+    points: Annotated[int, typer.Option(help="Starting points; each stands for 343 cases.")] = 5000,
+    iterations: Annotated[int, typer.Option(help="Steps of the descent.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the starting points.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the figure.", show_default="simulation-GRADIENT.png")
+    ] = None,
+) -> None:
+    """Let boxes descend box losses: the regression simulation of the DIoU paper, 1,715,000 cases.
+
+    For example:
+
+    `lossatlas simulate --gradient reference`
+
+    `lossatlas simulate --losses "giou,siou,alpha_iou(alpha=3.0)" --points 500`
+    """
+    from lossatlas.lab.simulation import simulate as run
+    from lossatlas.lab.simulation_report import plot_simulation, show_simulation
+
+    with _plain_errors():
+        specs = simulated_losses(losses)
+        console = Console(stderr=True)
+        try:
+            with console.status("") as status:
+                results = list(
+                    run(
+                        specs,
+                        gradient=gradient,  # type: ignore[arg-type]  # an unknown one is an error of its own
+                        points=points,
+                        iterations=iterations,
+                        seed=seed,
+                        on_progress=lambda name, share: status.update(f"{name}: {share:.0%} of the cases"),
+                    )
+                )
+        except ValueError as error:
+            raise ArgumentError(str(error)) from error
+        show_simulation(results, Console())
+        title = f"{points * 343:,} cases, {gradient} gradient"
+        typer.echo(f"figure: {plot_simulation(results, title, out or Path(f'simulation-{gradient}.png'))}")
 
 
 def _describe(entry: LossEntry, console: Console) -> None:

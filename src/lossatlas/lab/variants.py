@@ -246,6 +246,32 @@ def parse_loss(text: str) -> LossSpec:
     return _read_loss(nodes[0], by_name, "")
 
 
+def simulated_losses(text: str) -> dict[str, Callable[..., Tensor]]:
+    """Read the box losses of a simulation.
+
+    Args:
+        text: such as ``iou,giou,alpha_iou(alpha=3.0)``. ``iou`` without a mode is 1 - IoU, as in the DIoU paper.
+
+    Returns:
+        Losses by name.
+
+    Raises:
+        ArgumentError: text that cannot be read, or a loss or option that is unknown; the message lists the valid ones.
+
+    Example:
+        >>> list(simulated_losses("iou,siou(theta=4.0)"))
+        ['iou', 'siou(theta=4.0)']
+    """
+    losses = {name: entry for name, entry in _short_names().items() if entry.input_kind == "boxes" and _fits(entry)}
+    specs = [_read_loss(node, losses, "a simulation of boxes") for node in _read_list(text)]
+    return {
+        str(spec): functools.partial(
+            spec.entry.function, **({"mode": "linear"} if str(spec) == "iou" else spec.options)
+        )
+        for spec in specs
+    }
+
+
 def _short_names() -> dict[str, LossEntry]:
     return {name.removesuffix("_loss"): entry for name, entry in CATALOG.items()}
 

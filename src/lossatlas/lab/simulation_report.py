@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -18,11 +19,13 @@ _SHOWN = (0.0, 0.05, 0.1, 0.25, 0.5, 0.8, 0.9, 1.0)
 def show_simulation(results: Sequence[SimulationResult], console: Console) -> None:
     """Print the error of each loss by iteration."""
     iterations = len(results[0].errors) - 1
-    table = Table(title="error: sum over all cases of |Δx| + |Δy| + |Δw| + |Δh|")
-    table.add_column("loss", no_wrap=True)
+    table = Table(
+        title="error by iteration", caption="sum over all cases of |Δx| + |Δy| + |Δw| + |Δh|", box=SIMPLE_HEAD
+    )
+    table.add_column("loss", overflow="fold")
     shown = sorted({round(part * iterations) for part in _SHOWN})
     for iteration in shown:
-        table.add_column(f"after {iteration}", justify="right", no_wrap=True)
+        table.add_column(str(iteration), justify="right", no_wrap=True)
     for result in results:
         table.add_row(result.name, *(f"{result.errors[iteration].item():.3g}" for iteration in shown))
     console.print(table)
@@ -67,5 +70,5 @@ def _draw_points(axis: Axes, result: SimulationResult) -> None:
     axis.scatter(
         result.points[:, 0], result.points[:, 1], c=result.final_errors, s=3, cmap="viridis", vmin=0, vmax=RADIUS
     )
-    axis.plot(CENTER, CENTER, "x", color="white")
+    axis.plot(CENTER, CENTER, "x", color="#d40000")
     axis.set(title=result.name, aspect="equal", xticks=(), yticks=())

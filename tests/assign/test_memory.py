@@ -1,47 +1,14 @@
 """The memory of matching grows with priors + objects, not with their product."""
 
-import weakref
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lossatlas.assign import FCOSPoints, MaxIoU
 from lossatlas.boxes.geometry import pairwise_iou
+from tests.memory import PeakMemory
 
 OBJECTS = 1000
-
-
-class PeakMemory(TorchDispatchMode):
-    """Adds up the bytes of all storages that operators return, for as long as they live."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live: dict[int, int] = {}
-        self.now = 0
-        self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._follow(tensor.untyped_storage())
-        return result
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self.live:
-            return
-        self.live[key] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._release, key)
-
-    def _release(self, key: int) -> None:
-        self.now -= self.live.pop(key)
 
 
 def scene(priors: int, objects: int) -> tuple[Tensor, dict[str, Tensor]]:

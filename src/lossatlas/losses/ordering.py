@@ -57,7 +57,7 @@ class RankingUpdate(torch.autograd.Function):
     """Errors of positives with the gradient that error-driven learning gives their logits.
 
     The errors are not differentiated. Each positive i wants every negative j that beats it down by shareᵢ H(sⱼ - sᵢ)
-    and itself up by the sum of it. There is no second derivative.
+    and itself up by the sum of it. The update is a constant: there is no double backward.
     """
 
     @staticmethod
@@ -94,7 +94,7 @@ class SortingUpdate(torch.autograd.Function):
     """Errors of the order of positives with the gradient that error-driven learning gives their logits.
 
     The errors are not differentiated. Each positive i wants every positive k of lower quality that beats it down by
-    shareᵢ H(sₖ - sᵢ) and itself up by the sum of it. There is no second derivative.
+    shareᵢ H(sₖ - sᵢ) and itself up by the sum of it. The update is a constant: there is no double backward.
     """
 
     @staticmethod

@@ -11,7 +11,7 @@ distributions, has one element for the whole call, and without positives it stil
 **Gradient.** A rank has no useful derivative. `ap_loss`, `alrp_loss` and `rank_sort_loss` learn by their error: the
 gradient of the element of positive i is by definition minus its error at i itself, and that error shared out among
 those that beat i. It is multiplied by whatever the element is multiplied by, but it is not the derivative of the value,
-and it has no derivative of its own: double backward raises an error.
+and it is a constant to autograd: there is no double backward.
 
 **Cost.** Time grows as N log N and memory as N (see `lossatlas.losses.ordering`); sorting positives by quality compares
 them in blocks, time P² and memory N. Ranks are float64 inside, whatever the dtype of the input.

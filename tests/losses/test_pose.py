@@ -55,7 +55,7 @@ def test_a_keypoint_that_is_not_labelled_changes_nothing(
 ) -> None:
     input, target = (tensor.clone() for tensor in pair)
     visibility = torch.full((3, KEYPOINTS), 2)
-    input[:, -1], target[:, -1], visibility[:, -1] = poison, poison, 0
+    input[:, -1], target[:, -1], visibility[:, -1] = poison, -poison, 0
     value, grad = value_and_gradient(loss, input, target, visibility=visibility.to(flags))
     expected, expected_grad = value_and_gradient(loss, pair[0][:, :-1], pair[1][:, :-1])
     torch.testing.assert_close(value, expected)
@@ -83,6 +83,12 @@ def test_bad_flags_are_named(loss: Callable[..., Tensor], pair: tuple[Tensor, Te
         loss(*pair, visibility=torch.ones(3, 1))
     with pytest.raises(TypeError, match=r"`visibility` must be a tensor, but got list"):
         loss(*pair, visibility=[1])
+
+
+def test_a_person_without_an_area_costs_one_for_each_keypoint_that_is_off() -> None:
+    input, target = torch.zeros(1, 2, 2), torch.tensor([[[0.0, 0.0], [0.0, 1e-3]]])
+    value = losses.oks_loss(input, target, areas=torch.tensor([0.0]), sigmas=torch.ones(2), reduction="none")
+    assert value.tolist() == [0.5]
 
 
 def test_ohkm_takes_the_worst_of_the_labelled() -> None:

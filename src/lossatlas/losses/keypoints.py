@@ -205,7 +205,7 @@ def rle_loss(
     log_scales, log_phis = (2, x.shape[-1]) if variant == "reference" else (1, 1)
     loss = (log_scales * scale.log() + _base_cost(error, base, variant)).sum(-1)
     if log_density is not None:
-        loss = loss - log_phis * torch.where(visible, _log_phi(log_density, error), 0)
+        loss = loss - log_phis * _log_phi(log_density, error)
     return reduce(loss, weight, reduction, normalizer, visible)
 
 

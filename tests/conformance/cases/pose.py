@@ -146,8 +146,8 @@ UNSEEN = {"visibility": torch.zeros(1, 3)}
 
 
 def heavy_tail(error: Tensor) -> Tensor:
-    """Logarithm of the Cauchy density of two dimensions."""
-    return -1.5 * torch.log1p(error.square().sum(-1)) - math.log(2 * math.pi)
+    """Logarithm of a Cauchy density of two dimensions that is not centred."""
+    return -1.5 * torch.log1p((error[..., 0] - 0.5) ** 2 + error[..., 1] ** 2) - math.log(2 * math.pi)
 
 
 def normal(error: Tensor) -> Tensor:

@@ -61,13 +61,14 @@ def normalize_image(image: Tensor, brightness: float = 0.0, contrast: float = 0.
     return image.float().mul_(gain).add_(GREY * brightness / CONTRAST - GREY * gain)
 
 
-def fit_size(height: int, width: int, longest: int) -> tuple[int, int]:
+def fit_size(image: Tensor, longest: int) -> tuple[int, int]:
     """Return the size at which an image is trained and scored: its longest side is at most `longest` pixels.
 
     Example:
-        >>> fit_size(480, 640, 320), fit_size(100, 50, 320)
+        >>> fit_size(torch.zeros(3, 480, 640), 320), fit_size(torch.zeros(3, 100, 50), 320)
         ((240, 320), (100, 50))
     """
+    height, width = image.shape[1:]
     factor = min(1.0, longest / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
 
@@ -112,7 +113,7 @@ class Augmentation:
             tensor([[0., 0., 1., 2.]])
         """
         zoom, down, right, flip, brightness, contrast = generator.random(6).tolist()
-        height, width = fit_size(*sample.image.shape[1:], self.image_size)
+        height, width = fit_size(sample.image, self.image_size)
         factor = (1 + self.scale_jitter) ** (2 * zoom - 1)
         scaled = max(1, round(height * factor)), max(1, round(width * factor))
         window = Window(*scaled, _place(height - scaled[0], down), _place(width - scaled[1], right))

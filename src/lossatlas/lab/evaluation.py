@@ -121,13 +121,12 @@ def _evaluator(truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], back
 
         reference = COCO(content)
         return COCOeval_faster(reference, _results(reference, rows, COCO), "bbox")
-    from pycocotools.coco import COCO as ReferenceCOCO
-    from pycocotools.cocoeval import COCOeval
+    from pycocotools import coco, cocoeval
 
-    reference = ReferenceCOCO()
+    reference = coco.COCO()
     reference.dataset = content
     reference.createIndex()
-    return COCOeval(reference, _results(reference, rows, ReferenceCOCO), "bbox")
+    return cocoeval.COCOeval(reference, _results(reference, rows, coco.COCO), "bbox")
 
 
 def _results(reference: Any, rows: Sequence[Mapping[str, Any]], kind: Any) -> Any:

@@ -91,17 +91,12 @@ def scoring_batches(
         indices = range(first, min(first + batch_size, len(split)))
         if not indices:
             return
-        images = [split.image(index) for index in indices]
-        yield (
-            indices,
-            collate(
-                [
-                    Example(normalize_image(resize(image, *fit_size(*image.shape[1:], image_size))), {})
-                    for image in images
-                ],
-                multiple,
-            ),
-        )
+        examples = [_unchanged(split.image(index), image_size) for index in indices]
+        yield indices, collate(examples, multiple)
+
+
+def _unchanged(image: Tensor, longest: int) -> Example:
+    return Example(normalize_image(resize(image, *fit_size(image, longest))), {})
 
 
 def collate(examples: Sequence[Example], multiple: int) -> Batch:

@@ -120,12 +120,17 @@ class Head(nn.Module):
         )
         self.last = nn.Conv2d(_PYRAMID, outputs, 3, padding=1)
         nn.init.normal_(self.last.weight, std=0.01)
-        nn.init.constant_(self.last.bias, bias)
+        nn.init.constant_(_bias(self.last), bias)
 
     def forward(self, level: Tensor) -> Tensor:
         """Return (B, outputs, H, W)."""
         output: Tensor = self.last(self.tower(level))
         return output
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 def _prior_logit() -> float:

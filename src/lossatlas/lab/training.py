@@ -62,8 +62,8 @@ LOGGED = 200
 SLOT_ARGUMENTS: Mapping[str, str] = {"cls": "class_loss", "box": "box_loss"}
 """The argument of the objective that each slot is."""
 
-CLASS_WEIGHT = 1.0
-"""Factor of the classification term."""
+OBJECTIVES: Mapping[str, Callable[..., FCOS | RetinaNet]] = {"fcos": FCOS, "retinanet": RetinaNet}
+"""The objective of each name."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -80,8 +80,7 @@ def build_objective(config: TrialConfig, resolve: Resolver = resolve_loss) -> FC
     losses = {
         SLOT_ARGUMENTS[slot]: resolve(text, slot, config.objective) for slot, text in sorted(config.losses.items())
     }
-    kind = {"fcos": FCOS, "retinanet": RetinaNet}[config.objective]
-    return kind(class_weight=CLASS_WEIGHT, **losses)
+    return OBJECTIVES[config.objective](**losses)
 
 
 class _Learner(nn.Module):
@@ -150,7 +149,7 @@ class _Trainer:
         norm = self.fabric.clip_gradients(
             self.learner, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
         )
-        if not bool(torch.isfinite(norm)):
+        if norm is None or not bool(norm.isfinite()):
             raise NonFiniteError(f"step {self.step + 1}: {self._blame(images, targets)}")
         self.optimizer.step()
         self.average.update(self.network, self.step)
@@ -228,12 +227,16 @@ class _Progress:
         return means
 
 
+def _tell_nobody(event: Event) -> None:
+    del event
+
+
 def run_trial(
     config: TrialConfig,
     data: DetectionData,
     folder: Path,
     *,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[Event], None] = _tell_nobody,
     resolve: Resolver = resolve_loss,
 ) -> TrialResult:
     """Train and score one trial, from its checkpoint if there is one; of a finished trial return the result.

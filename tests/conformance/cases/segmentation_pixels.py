@@ -487,7 +487,7 @@ CASES = (
         sample_wrong,
         per_map(hausdorff_erosion),
         edges() + binary_edges(large=8, absent="formula"),
-        options=({}, {"alpha": 1.0, "erosions": 3}, *FORMS),
+        options=({}, {"alpha": 1.0, "erosions": 3}, *({"erosions": 2, **form} for form in FORMS)),
         empty=empty,
     ),
     Case(

@@ -25,13 +25,13 @@ def soft_cldice_loss(
     multilabel: bool = False,
     per_image: bool = True,
     include_background: bool = True,
-    absent: Absent = "formula",
+    absent: Absent = "penalize",
     ignore_index: int | None = -100,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     normalizer: Normalizer | None = None,
 ) -> Loss:
-    """Soft clDice loss: does each centreline lie within the other's area?
+    """Soft clDice loss: the share of each centreline that lies within the other's area.
 
     Formula:
         T_p = (Σ S(p) g + s) / (Σ S(p) + s),  T_s = (Σ S(g) p + s) / (Σ S(g) + s),  S: soft skeleton
@@ -46,8 +46,9 @@ def soft_cldice_loss(
         multilabel: whether the channels are independent yes/no questions (sigmoid) and not classes (softmax).
         per_image: True gives an element for each image and class, False one for each class over the batch.
         include_background: False leaves out the first class.
-        absent: the element of a class that is absent from the target: ``"formula"`` computes the formula, which pushes
-            the predicted skeleton down, ``"penalize"`` is the mean error, ``"skip"`` leaves it out.
+        absent: the element of a class that is absent from the target: ``"penalize"`` is the mean error, ``"skip"``
+            leaves it out, ``"formula"`` computes the formula, which shortens the predicted skeleton, also by filling
+            its gaps.
         ignore_index: target value of pixels that are left out; None leaves out none.
         weight: factors that broadcast to the elements, such as ``(C,)``; they do not change the denominator.
         reduction: ``"none"``, ``"mean"`` over the valid elements, or ``"sum"``.

@@ -1,7 +1,7 @@
 """Lovász losses: the Jaccard loss of hard decisions, extended to errors between 0 and 1 or to hinges.
 
 `lossatlas.losses.segmentation_targets` says what they take and what their elements are. Targets are hard: a soft value
-counts as 1 above 0.5. Both sort the pixels of each element.
+counts as 1 above 0.5. Both sort the pixels of each element; equal errors keep the order of the pixels.
 """
 
 from typing import Literal
@@ -71,8 +71,14 @@ def lovasz_softmax_loss(
     """
     segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
     regions = segmentation.regions(include_background)
-    wrong = torch.where(regions.target > 0.5, 1 - regions.probability, regions.probability)
-    loss, valid = _lovasz(wrong, regions.target > 0.5, regions.valid, per_image, absent)
+    positive = regions.target > 0.5
+    if segmentation.exclusive:
+        wrong = torch.where(positive, 1 - regions.probability, regions.probability)
+    else:
+        # Not 1 - σ(x), whose rounding would part equal errors of positive and negative pixels.
+        x = segmentation.logits[:, -positive.shape[1] :]
+        wrong = torch.where(positive, -x, x).sigmoid()
+    loss, valid = _lovasz(wrong, positive, regions.valid, per_image, absent)
     return reduce(loss, weight, reduction, normalizer, valid)
 
 
@@ -138,9 +144,9 @@ def _lovasz(
     check_choice("absent", absent, ("skip", "formula"))
     errors, positive, valid = (_rows(values, per_image) for values in (errors, positive & valid, valid))
     # What is ignored comes last, where it changes neither intersection nor union.
-    errors, order = torch.where(valid, errors, -1).sort(dim=-1, descending=True)
+    errors, order = torch.where(valid, errors, -1).sort(dim=-1, descending=True, stable=True)
     positive, valid = positive.gather(-1, order), valid.gather(-1, order)
-    step = _jaccard_steps(positive, valid & ~positive).to(errors.dtype)
+    step = _jaccard_steps(positive, valid & ~positive, errors.dtype)
     kept = valid.any(-1) if absent == "formula" else positive.any(-1)
     return (torch.where(valid, errors, 0) * step).sum(-1), kept
 
@@ -150,19 +156,20 @@ def _rows(values: Tensor, per_image: bool) -> Tensor:
     return rows if per_image else rows.transpose(0, 1).flatten(1)
 
 
-def _jaccard_steps(positive: Tensor, negative: Tensor) -> Tensor:
+def _jaccard_steps(positive: Tensor, negative: Tensor, dtype: torch.dtype) -> Tensor:
     """Return by how much each further wrong pixel raises 1 - IoU, J(i) - J(i - 1), along the last axis.
 
     A wrong positive takes 1 from the intersection I, a wrong negative adds 1 to the union U; the differences are
     1 / U and I / (U (U - 1)), without the cancellation of a difference of two ratios.
     """
     size = positive.sum(-1, keepdim=True)
-    intersection = size - positive.cumsum(-1)
+    # Counted in integers, which are exact for every number of pixels.
+    intersection = (size - positive.cumsum(-1)).to(dtype)
     union = size + negative.cumsum(-1)
-    below = torch.where(negative, intersection / (union - 1).clamp(min=1) / union.clamp(min=1), 0)
-    step = torch.where(positive, 1 / union.clamp(min=1), below)
+    whole, without = union.clamp(min=1).to(dtype), (union - 1).clamp(min=1).to(dtype)
+    step = torch.where(positive, 1, torch.where(negative, intersection / without, 0)) / whole
     # With no positive pixel the first wrong one takes IoU from 1 to 0.
-    return torch.where((size == 0) & negative, (union == 1).to(step.dtype), step)
+    return torch.where((size == 0) & negative, (union == 1).to(dtype), step)
 
 
 LovaszSoftmaxLoss = module_form("LovaszSoftmaxLoss", lovasz_softmax_loss)

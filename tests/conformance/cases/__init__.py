@@ -14,6 +14,7 @@ from tests.conformance.cases import (
     regression,
     robust,
     rotated,
+    segmentation_compounds,
     segmentation_pixels,
 )
 
@@ -34,6 +35,7 @@ CASES = {
         overlap,
         pose,
         segmentation_pixels,
+        segmentation_compounds,
     )
     for case in family.CASES
 }

@@ -17,8 +17,9 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from lossatlas._version import __version__
+from lossatlas.lab.loss_specs import ArgumentError, parse_loss
 from lossatlas.lab.plan import TRIAL_SETTINGS
-from lossatlas.lab.variants import ArgumentError, parse_loss, simulated_losses
+from lossatlas.lab.variants import simulated_losses
 from lossatlas.losses.catalog import CATALOG, LossEntry
 
 BAD_ARGUMENTS, FAILED_TRIALS, INTERRUPTED = 2, 1, 130

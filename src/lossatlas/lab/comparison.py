@@ -19,6 +19,7 @@ from typing import Any
 
 from lossatlas.lab.data import DetectionData
 from lossatlas.lab.files import write_json
+from lossatlas.lab.loss_specs import ArgumentError
 from lossatlas.lab.plan import (
     ERROR_FILE,
     PLAN_FILE,
@@ -37,7 +38,7 @@ from lossatlas.lab.report import write_report
 from lossatlas.lab.summary import Summary, Trial
 from lossatlas.lab.training import calibrate_steps, run_trial
 from lossatlas.lab.trial import Event, TrialConfig
-from lossatlas.lab.variants import ArgumentError, Variant, folder_name, parse_variants
+from lossatlas.lab.variants import Variant, folder_name, parse_variants
 
 DEFAULT_SEEDS = 3
 DEFAULT_MINUTES = 4.0

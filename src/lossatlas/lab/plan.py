@@ -11,9 +11,10 @@ import torch
 
 from lossatlas._version import __version__
 from lossatlas.lab.data import DataError, DetectionData, load_detection
+from lossatlas.lab.loss_specs import ArgumentError
 from lossatlas.lab.summary import Summary, Trial, finite_metrics, summarize
 from lossatlas.lab.trial import TrialConfig
-from lossatlas.lab.variants import ArgumentError, Variant
+from lossatlas.lab.variants import Variant
 
 PLAN_FILE = "comparison.json"
 SUMMARY_FILE = "summary.json"

@@ -6,7 +6,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lossatlas.lab.variants import ArgumentError, LossSpec
+from lossatlas.lab.loss_specs import ArgumentError, LossSpec
 from lossatlas.lab.views import sample, views
 
 FORMATS = (".png", ".svg", ".pdf")

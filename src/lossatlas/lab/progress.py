@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from lossatlas.lab.comparison import Listener
+from lossatlas.lab.formatting import number, plural
 from lossatlas.lab.plan import Plan
-from lossatlas.lab.summary import TABLE_METRICS, Summary, Trial, notes, number, plural, table
+from lossatlas.lab.summary import TABLE_METRICS, Summary, Trial, notes, table
 from lossatlas.lab.trial import EvalEvent, Event, TrainEvent
 
 LINE_SECONDS = 10.0

@@ -1,10 +1,11 @@
 """What a comparison found, once: the numbers of summary.json, of the printed table and of the report."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lossatlas.lab.formatting import interval, number, plural, signed
 from lossatlas.lab.statistics import (
     MAX_SEEDS,
     SIGNIFICANCE,
@@ -257,36 +258,6 @@ def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def number(value: float | None) -> str:
-    """Write a metric to 3 decimals, a dash for None."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def signed(value: float | None) -> str:
-    """Write a difference to 3 decimals with its sign, a dash for None.
-
-    Example:
-        >>> signed(0.0204), signed(-0.0001)
-        ('+0.020', '+0.000')
-    """
-    return "-" if value is None else f"{round(value, 3) + 0.0:+.3f}"
-
-
-def interval(found: Estimate, write: Any = number) -> str:
-    """Write an interval as ``low to high``, a dash if there is none."""
-    return "-" if found.interval is None else f"{write(found.interval[0])} to {write(found.interval[1])}"
-
-
-def plural(count: int, word: str) -> str:
-    """Write a count with its noun.
-
-    Example:
-        >>> plural(1, "seed"), plural(3, "seed")
-        ('1 seed', '3 seeds')
-    """
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
 def _summarize_variant(
     row: Sequence[Trial],
     *,
@@ -387,7 +358,7 @@ def _pair_sentence(summary: Summary, other: VariantSummary) -> str:
     return f"{other.name} beside {base.name} on {summary.data}: {numbers} ({spread})."
 
 
-def _spread(found: Estimate, seeds: int, write: Any = number) -> str:
+def _spread(found: Estimate, seeds: int, write: Callable[[float | None], str] = number) -> str:
     if found.interval is None:
         return Verdict.SINGLE_SEED.value if seeds == 1 else plural(seeds, "seed")
     return f"95 % interval {interval(found, write)}, {plural(seeds, 'seed')}"

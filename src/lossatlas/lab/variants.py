@@ -1,25 +1,15 @@
-"""What a comparison compares: losses named on the command line, checked against the catalogue.
+"""What a comparison compares: losses of the slots of an objective, such as ``box=giou,ciou,focal_eiou(gamma=0.5)``."""
 
-``box=giou,ciou,focal_eiou(gamma=0.5)`` names the losses of one slot of an objective. The text is parsed as Python's
-syntax for calls but never evaluated: options are literals, and a bare word is a string.
-"""
-
-import ast
-import difflib
 import functools
-import inspect
 import itertools
 import re
-import types
-import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from lossatlas.losses.catalog import CATALOG, InputKind, LossEntry
+from lossatlas.lab.loss_specs import ArgumentError, LossSpec, fits_a_slot, read_losses, short_names, unknown
+from lossatlas.losses.catalog import LossEntry
 
 _DENSE_SLOTS = {
     "box": frozenset({"boxes", "elementwise"}),
@@ -28,47 +18,6 @@ _DENSE_SLOTS = {
 
 SLOTS: Mapping[str, Mapping[str, frozenset[str]]] = {"fcos": _DENSE_SLOTS, "retinanet": _DENSE_SLOTS}
 """For each objective its slots, and for each slot the kinds of input that a loss in it may take."""
-
-CONTRACT_ARGUMENTS = frozenset({"weight", "reduction", "normalizer", "ignore_index"})
-"""Arguments that the objective sets itself, so that they are no options of a variant."""
-
-
-class ArgumentError(ValueError):
-    """An argument of a comparison that cannot be used; the message says what would be valid."""
-
-
-@dataclass(frozen=True)
-class LossSpec:
-    """One loss with its options, as a variant names it.
-
-    Args:
-        entry: the loss in the catalogue.
-        options: the arguments that differ from its defaults, or that were given.
-    """
-
-    entry: LossEntry
-    options: Mapping[str, Any]
-
-    @property
-    def short_name(self) -> str:
-        """Name of the function without ``_loss``."""
-        return self.entry.name.removesuffix("_loss")
-
-    @property
-    def effect(self) -> tuple[str, tuple[tuple[str, Any], ...]]:
-        """What distinguishes this loss from another: its name and the value of every option, given or default."""
-        return self.entry.name, tuple((loss_options(self.entry) | dict(self.options)).items())
-
-    def __str__(self) -> str:
-        options = ", ".join(f"{name}={_literal(value)}" for name, value in self.options.items())
-        return f"{self.short_name}({options})" if options else self.short_name
-
-    def build(self) -> Callable[..., Tensor]:
-        """Return the loss function with the options bound.
-
-        Losses whose module keeps a state, such as a running mean, are taken in their form without one.
-        """
-        return functools.partial(self.entry.function, **self.options) if self.options else self.entry.function
 
 
 @dataclass(frozen=True)
@@ -113,7 +62,7 @@ def parse_variants(vary: Sequence[str], objective: str) -> tuple[Variant, ...]:
         if not separator or not slot.isidentifier():
             raise ArgumentError(f"cannot read --vary {text!r}: expected SLOT=LOSS,LOSS,... such as box=giou,ciou")
         if slot not in slots:
-            raise ArgumentError(_unknown("slot", slot, slots, f"of objective {objective}"))
+            raise ArgumentError(unknown("slot", slot, slots, f"of objective {objective}"))
         if slot in choices:
             raise ArgumentError(f"--vary names the slot {slot} twice: write its losses in one list, {slot}=LOSS,LOSS")
         choices[slot] = parse_losses(losses, slot, objective)
@@ -147,7 +96,7 @@ def parse_losses(text: str, slot: str, objective: str) -> list[LossSpec]:
     """
     losses = slot_losses(slot, objective)
     where = f"slot {slot} of {objective}"
-    specs = [_read_loss(node, losses, where) for node in _read_list(text)]
+    specs = read_losses(text, losses, where)
     seen: dict[object, LossSpec] = {}
     for spec in specs:
         earlier = seen.setdefault(spec.effect, spec)
@@ -189,61 +138,9 @@ def slot_losses(slot: str, objective: str) -> dict[str, LossEntry]:
     """
     slots = _slots(objective)
     if slot not in slots:
-        raise ArgumentError(_unknown("slot", slot, slots, f"of objective {objective}"))
+        raise ArgumentError(unknown("slot", slot, slots, f"of objective {objective}"))
     kinds = slots[slot]
-    return {name: entry for name, entry in _short_names().items() if entry.input_kind in kinds and _fits(entry)}
-
-
-def loss_options(entry: LossEntry) -> dict[str, Any]:
-    """Return the hyper-parameters of a loss that a variant may set, with their defaults.
-
-    Example:
-        >>> loss_options(CATALOG["focal_eiou_loss"])
-        {'gamma': 0.5, 'normalize_weights': False}
-    """
-    return {name: parameter.default for name, parameter in _option_parameters(entry).items()}
-
-
-def required_tensors(entry: LossEntry) -> list[str]:
-    """Return the tensors that a loss cannot do without, beside input and target.
-
-    Example:
-        >>> required_tensors(CATALOG["giou_loss"])
-        []
-    """
-    return [
-        name
-        for name, parameter in inspect.signature(entry.function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-        and parameter.default is parameter.empty
-        and _takes_tensor(parameter.annotation)
-    ]
-
-
-def parse_loss(text: str) -> LossSpec:
-    """Read any loss of the catalogue: named in full, with ``_loss`` left off or by its module form, with options.
-
-    Args:
-        text: such as ``giou``, ``GIoULoss`` or ``focal_eiou(gamma=1.0)``.
-
-    Returns:
-        The loss with its options.
-
-    Raises:
-        ArgumentError: text that cannot be read, or a loss or option that is unknown; the message lists the valid ones.
-
-    Example:
-        >>> str(parse_loss("GIoULoss")), str(parse_loss("iou_loss(mode=linear)"))
-        ('giou', 'iou(mode=linear)')
-    """
-    nodes = _read_list(text)
-    if len(nodes) != 1:
-        raise ArgumentError(f"expected the name of one loss, but got {text!r}")
-    by_name = _short_names()
-    by_class = {entry.module.__name__: entry for entry in by_name.values()}
-    if text.strip() in by_class:
-        return LossSpec(by_class[text.strip()], {})
-    return _read_loss(nodes[0], by_name, "")
+    return {name: entry for name, entry in short_names().items() if entry.input_kind in kinds and fits_a_slot(entry)}
 
 
 def simulated_losses(text: str) -> dict[str, Callable[..., Tensor]]:
@@ -262,8 +159,10 @@ def simulated_losses(text: str) -> dict[str, Callable[..., Tensor]]:
         >>> list(simulated_losses("iou,siou(theta=4.0)"))
         ['iou', 'siou(theta=4.0)']
     """
-    losses = {name: entry for name, entry in _short_names().items() if entry.input_kind == "boxes" and _fits(entry)}
-    specs = [_read_loss(node, losses, "a simulation of boxes") for node in _read_list(text)]
+    losses = {
+        name: entry for name, entry in short_names().items() if entry.input_kind == "boxes" and fits_a_slot(entry)
+    }
+    specs = read_losses(text, losses, "a simulation of boxes")
     return {
         str(spec): functools.partial(
             spec.entry.function, **({"mode": "linear"} if str(spec) == "iou" else spec.options)
@@ -272,181 +171,10 @@ def simulated_losses(text: str) -> dict[str, Callable[..., Tensor]]:
     }
 
 
-def _short_names() -> dict[str, LossEntry]:
-    return {name.removesuffix("_loss"): entry for name, entry in CATALOG.items()}
-
-
 def _slots(objective: str) -> Mapping[str, frozenset[str]]:
     if objective not in SLOTS:
-        raise ArgumentError(_unknown("objective", objective, SLOTS))
+        raise ArgumentError(unknown("objective", objective, SLOTS))
     return SLOTS[objective]
-
-
-def _read_list(text: str) -> list[ast.expr]:
-    try:
-        tree = ast.parse(f"({text},)", mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise ArgumentError(_unreadable(text)) from error
-    if not isinstance(tree, ast.Tuple):
-        raise ArgumentError(_unreadable(text))
-    return tree.elts
-
-
-def _read_loss(node: ast.expr, losses: Mapping[str, LossEntry], where: str) -> LossSpec:
-    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-    if not isinstance(call.func, ast.Name) or call.args or any(keyword.arg is None for keyword in call.keywords):
-        raise ArgumentError(_unreadable(ast.unparse(node)))
-    name = call.func.id
-    entry = losses.get(name.removesuffix("_loss"))
-    if entry is None:
-        if name.removesuffix("_loss") in _short_names():
-            raise ArgumentError(f"loss {name!r} does not fit {where}; valid: {', '.join(losses)}")
-        raise ArgumentError(_unknown("loss", name, losses, f"for {where}" if where else ""))
-    options = {str(keyword.arg): _read_option(entry, str(keyword.arg), keyword.value) for keyword in call.keywords}
-    spec = LossSpec(entry, options)
-    missing = [name for name, default in (loss_options(entry) | options).items() if default is inspect.Parameter.empty]
-    if missing:
-        raise ArgumentError(
-            f"loss {spec.short_name} needs {' and '.join(missing)}: {spec.short_name}({missing[0]}=...)"
-        )
-    _try_out(spec)
-    return spec
-
-
-def _read_option(entry: LossEntry, name: str, node: ast.expr) -> Any:
-    parameters = _option_parameters(entry)
-    loss = entry.name.removesuffix("_loss")
-    if name not in parameters:
-        if not parameters:
-            raise ArgumentError(f"loss {loss} has no options, but got {name!r}")
-        raise ArgumentError(_unknown("option", name, parameters, f"of loss {loss}"))
-    try:
-        value = node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
-    except (ValueError, TypeError) as error:
-        raise ArgumentError(f"option {name} of loss {loss} must be a literal, but got {ast.unparse(node)!r}") from error
-    annotation = parameters[name].annotation
-    if not _accepts(annotation, value):
-        raise ArgumentError(f"option {name} of loss {loss} must be {_expected(annotation)}, but got {value!r}")
-    return value
-
-
-def _option_parameters(entry: LossEntry) -> dict[str, inspect.Parameter]:
-    return {
-        name: parameter
-        for name, parameter in inspect.signature(entry.function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-        and name not in CONTRACT_ARGUMENTS
-        and not _takes_tensor(parameter.annotation)
-    }
-
-
-def _takes_tensor(annotation: Any) -> bool:
-    return any(isinstance(member, type) and issubclass(member, Tensor) for member in _members(annotation))
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        return typing.get_args(annotation)
-    return (annotation,)
-
-
-def _accepts(annotation: Any, value: object) -> bool:
-    for member in _members(annotation):
-        if typing.get_origin(member) is Literal:
-            if value in typing.get_args(member):
-                return True
-        elif typing.get_origin(member) is tuple:
-            parts = typing.get_args(member)
-            if isinstance(value, tuple) and len(value) == len(parts) and all(map(_accepts, parts, value)):
-                return True
-        elif member is float:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return True
-        elif member is None or member is types.NoneType:
-            if value is None:
-                return True
-        elif isinstance(member, type) and type(value) is member:
-            return True
-    return False
-
-
-def _expected(annotation: Any) -> str:
-    words: list[str] = []
-    for member in _members(annotation):
-        if typing.get_origin(member) is Literal:
-            words.extend(str(choice) for choice in typing.get_args(member))
-        elif typing.get_origin(member) is tuple:
-            words.append(f"({', '.join(map(_expected, typing.get_args(member)))})")
-        elif member in _WORDS:
-            words.append(_WORDS[member])
-    return " or ".join(words)
-
-
-_WORDS: Mapping[Any, str] = {
-    bool: "True or False",
-    int: "an integer",
-    float: "a number",
-    str: "a word",
-    None: "None",
-    types.NoneType: "None",
-}
-
-
-def _example(kind: InputKind) -> tuple[Tensor, Tensor, dict[str, Any]] | None:
-    """Return what an objective gives to a loss of this kind, in small; None for kinds that fit no slot."""
-    factor = torch.ones(1)
-    match kind:
-        case "boxes":
-            return torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]), {"weight": factor}
-        case "elementwise":
-            return torch.full((1, 4), 0.5), torch.zeros(1, 4), {"weight": factor[:, None]}
-        case "binary_logits" | "quality_logits":
-            target = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
-            return torch.zeros(1, 2, 2), target, {"weight": factor[:, None, None], "ignore_index": -1}
-        case _:
-            return None
-
-
-def _try_out(spec: LossSpec) -> None:
-    """Let the loss itself check the range of its options, called as an objective calls it."""
-    example = _example(spec.entry.input_kind)
-    if example is None or required_tensors(spec.entry):
-        return
-    input, target, arguments = example
-    try:
-        spec.build()(input, target, reduction="mean", normalizer=1.0, **arguments)
-    except (ValueError, TypeError) as error:
-        raise ArgumentError(f"loss {spec}: {error}") from error
-
-
-@functools.cache
-def _fits(entry: LossEntry) -> bool:
-    """Whether an objective can call this loss: some need more than a prediction and its target."""
-    if required_tensors(entry):
-        return False
-    if inspect.Parameter.empty in loss_options(entry).values():
-        return True
-    try:
-        _try_out(LossSpec(entry, {}))
-    except ArgumentError:
-        return False
-    return True
-
-
-def _literal(value: object) -> str:
-    return value if isinstance(value, str) and value.isidentifier() else repr(value)
-
-
-def _unreadable(text: str) -> str:
-    return f"cannot read {text!r}: expected LOSS or LOSS(option=value, ...), several separated by commas"
-
-
-def _unknown(what: str, name: str, valid: Iterable[str], where: str = "") -> str:
-    valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=1)
-    place = f" {where}" if where else ""
-    hint = f"; did you mean {close[0]}? Valid" if close else "; valid"
-    return f"unknown {what} {name!r}{place}{hint}: {', '.join(valid)}"
 
 
 def folder_name(variant: str, taken: Collection[str]) -> str:

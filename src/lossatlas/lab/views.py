@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lossatlas.lab.variants import ArgumentError, LossSpec, required_tensors
+from lossatlas.lab.loss_specs import ArgumentError, LossSpec, required_tensors
 from lossatlas.losses.catalog import InputKind
 
 SAMPLES = 481

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from lossatlas.lab.comparison import Listener, compare
+from lossatlas.lab.loss_specs import ArgumentError
 from lossatlas.lab.plan import command_line, read_plan
 from lossatlas.lab.summary import Summary, Trial
 from lossatlas.lab.trial import TrialConfig
-from lossatlas.lab.variants import ArgumentError
 from tests.lab.comparison.fakes import FakeTraining, fake_data
 
 TWO = ["box=giou,ciou"]

@@ -12,7 +12,7 @@ import pytest
 
 from lossatlas.lab.comparison import Listener, compare
 from lossatlas.lab.files import replacing, write_json
-from lossatlas.lab.variants import ArgumentError
+from lossatlas.lab.loss_specs import ArgumentError
 from tests.lab.comparison.fakes import FakeTraining
 
 CHILD = """

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lossatlas.lab.loss_specs import ArgumentError, LossSpec, loss_options, parse_loss
 from lossatlas.lab.plots import plot_loss
-from lossatlas.lab.variants import ArgumentError, LossSpec, loss_options, parse_loss
 from lossatlas.lab.views import VIEWS, sample, views
 from lossatlas.losses.catalog import CATALOG
 

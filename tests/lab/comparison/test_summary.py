@@ -3,7 +3,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from lossatlas.lab.summary import Summary, Trial, headline, notes, signed, summarize, table
+from lossatlas.lab.formatting import signed
+from lossatlas.lab.summary import Summary, Trial, headline, notes, summarize, table
 
 VARIANTS = {"giou": {"box": "giou"}, "ciou": {"box": "ciou"}, "diou": {"box": "diou"}}
 

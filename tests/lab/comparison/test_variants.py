@@ -3,15 +3,8 @@ import functools
 import pytest
 import torch
 
-from lossatlas.lab.variants import (
-    ArgumentError,
-    folder_name,
-    parse_loss,
-    parse_losses,
-    parse_variants,
-    resolve_loss,
-    slot_losses,
-)
+from lossatlas.lab.loss_specs import ArgumentError, parse_loss
+from lossatlas.lab.variants import folder_name, parse_losses, parse_variants, resolve_loss, slot_losses
 from lossatlas.losses import ciou_loss, focal_eiou_loss, giou_loss
 
 

@@ -11,11 +11,12 @@ from markupsafe import Markup
 
 from lossatlas.lab.data import DetectionData, describe
 from lossatlas.lab.files import write_text
+from lossatlas.lab.formatting import interval, number, signed
+from lossatlas.lab.loss_specs import ArgumentError
 from lossatlas.lab.plan import Plan, read_plan, read_trials
 from lossatlas.lab.report import charts
 from lossatlas.lab.report.pictures import Picture, TrialPredictions, draw
-from lossatlas.lab.summary import PRIMARY_METRIC, TABLE_METRICS, Summary, headline, interval, notes, number, signed
-from lossatlas.lab.variants import ArgumentError
+from lossatlas.lab.summary import PRIMARY_METRIC, TABLE_METRICS, Summary, headline, notes
 
 REPORT_FILE = "report.html"
 CLASS_PREFIX = "AP50/"

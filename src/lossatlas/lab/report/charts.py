@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lossatlas.lab.formatting import interval, signed
 from lossatlas.lab.statistics import Difference
-from lossatlas.lab.summary import interval, signed
 
 WIDTH = 380.0
 HEIGHT = 250.0

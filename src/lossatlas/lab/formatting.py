@@ -1,0 +1,35 @@
+"""How the numbers of a comparison are written, in tables, sentences and charts."""
+
+from collections.abc import Callable
+
+from lossatlas.lab.statistics import Estimate
+
+
+def number(value: float | None) -> str:
+    """Write a metric to 3 decimals, a dash for None."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """Write a difference to 3 decimals with its sign, a dash for None.
+
+    Example:
+        >>> signed(0.0204), signed(-0.0001)
+        ('+0.020', '+0.000')
+    """
+    return "-" if value is None else f"{round(value, 3) + 0.0:+.3f}"
+
+
+def interval(found: Estimate, write: Callable[[float | None], str] = number) -> str:
+    """Write an interval as ``low to high``, a dash if there is none."""
+    return "-" if found.interval is None else f"{write(found.interval[0])} to {write(found.interval[1])}"
+
+
+def plural(count: int, word: str) -> str:
+    """Write a count with its noun.
+
+    Example:
+        >>> plural(1, "seed"), plural(3, "seed")
+        ('1 seed', '3 seeds')
+    """
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

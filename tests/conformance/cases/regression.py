@@ -198,6 +198,7 @@ CASES = (
         options=({}, {"dim": 1}, {"dim": -2}),
         identities=(
             Identity("published example", lambda: losses.rmse_loss(*EXAMPLE), lambda: 1.0877154959),
+            Identity("one number", lambda: losses.rmse_loss(OUTLIER[1], ZEROS[0]), lambda: 5.0),
             Identity(
                 "axes of no length",
                 lambda: losses.rmse_loss(ZEROS.new_zeros(4, 0), ZEROS.new_zeros(4, 0), dim=1, reduction="none"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -228,6 +228,23 @@ def _segmentation(loss: LossFunction) -> list[View]:
     return [View("logit of the right answer, at every pixel", -6, 6, lines)]
 
 
+def _ranking(lines: Mapping[str, float]) -> Callable[[LossFunction], list[View]]:
+    """Views of a ranking: one logit moves past two positives, of quality 0.6, and three negatives."""
+
+    def moving(loss: LossFunction, target: float) -> Callable[[Tensor], Tensor]:
+        def value(x: Tensor) -> Tensor:
+            logits = torch.cat([x, x.new_tensor([-2.0, -1.0, 0.0, 1.0, 2.0])])
+            targets = torch.cat([torch.full_like(x, target), x.new_tensor([0.0, 0.6, 0.0, 0.6, 0.0])])
+            terms: Any = loss(logits, targets)
+            total: Tensor = terms[0] + terms[1] if isinstance(terms, tuple) else terms
+            return total
+
+        return value
+
+    varied = "logit x; other positives ±1, negatives 0, ±2"
+    return lambda loss: [View(varied, -6, 6, [Line(label, moving(loss, target)) for label, target in lines.items()])]
+
+
 VIEWS: Mapping[InputKind, Callable[[LossFunction], list[View]]] = {
     "elementwise": _elementwise,
     "boxes": _boxes,
@@ -241,6 +258,8 @@ VIEWS: Mapping[InputKind, Callable[[LossFunction], list[View]]] = {
     "class_log_probabilities": _class_log_probabilities,
     "distributions": _distributions,
     "probabilities": _probabilities,
+    "ranking_logits": _ranking({"positive": 1.0, "negative": 0.0}),
+    "ranking_qualities": _ranking({"quality 1": 1.0, "quality 0.3": 0.3, "negative": 0.0}),
     "segmentation": _segmentation,
 }
 """The views of each kind of input."""

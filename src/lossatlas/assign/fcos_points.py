@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
-from lossatlas.checks import check_choice, check_floating, check_number
+from lossatlas.assign.regions import check_points, edge_distances, points_in_crowd
+from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 
 Bounds = Literal["inclusive", "strict"]
@@ -81,19 +82,16 @@ class FCOSPoints:
         Raises:
             ValueError: shapes that do not fit, or a stride without an entry in `ranges`.
         """
-        _check_points(points, strides)
+        check_points(points, strides)
         points, strides = upcast(points, strides)
         objects = ordered_objects(target, points.dtype)
         low, high = self._limits(strides)
         matched = strides.new_full((len(points),), -1, dtype=torch.int64)
-        ignored = torch.zeros_like(matched, dtype=torch.bool)
-        for block in blocks(len(points), len(objects.boxes) + len(objects.crowd), self.block_size):
-            if len(objects.rows):
-                candidate = self._candidates(points[block], strides[block], low[block], high[block], objects.boxes)
-                found, first = candidate.to(torch.uint8).max(dim=1)  # the first maximum: the smallest object
-                matched[block] = torch.where(found > 0, objects.rows[first], -1)
-            ignored[block] = (_edge_distances(points[block], objects.crowd)[0] > 0).any(1)
-        return Assignment.build(matched, ignored)
+        for block in blocks(len(points), len(objects.boxes), self.block_size) if len(objects.rows) else ():
+            candidate = self._candidates(points[block], strides[block], low[block], high[block], objects.boxes)
+            found, first = candidate.to(torch.uint8).max(dim=1)  # the first maximum: the smallest object
+            matched[block] = torch.where(found > 0, objects.rows[first], -1)
+        return Assignment.build(matched, points_in_crowd(points, objects.crowd, self.block_size))
 
     def _limits(self, strides: Tensor) -> tuple[Tensor, Tensor]:
         low, high = 4 * strides, 8 * strides
@@ -111,7 +109,7 @@ class FCOSPoints:
         return low, high
 
     def _candidates(self, points: Tensor, strides: Tensor, low: Tensor, high: Tensor, boxes: Tensor) -> Tensor:
-        least, size = _edge_distances(points, boxes)
+        least, size = edge_distances(points[:, None], boxes)
         candidate = least > 0
         if self.bounds == "inclusive":
             candidate &= (size >= low[:, None]) & (size <= high[:, None])
@@ -122,22 +120,3 @@ class FCOSPoints:
             offset = torch.maximum(offset, ((boxes[:, 1] + boxes[:, 3]) / 2 - points[:, 1:]).abs())
             candidate &= offset < self.center_radius * strides[:, None]
         return candidate
-
-
-def _edge_distances(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distance of each point to the nearest and to the farthest edge of each box, both ``(P, G)``."""
-    x, y = points[:, None].unbind(-1)
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y
-    least = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
-    most = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
-    return least, most
-
-
-def _check_points(points: Tensor, strides: Tensor) -> None:
-    check_floating("points", points)
-    check_floating("strides", strides)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError(f"`points` must have shape (P, 2), but got {tuple(points.shape)}")
-    if strides.shape != points.shape[:1]:
-        raise ValueError(f"`strides` must have shape ({len(points)},), but got {tuple(strides.shape)}")

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign.assignment import Assignment, Objects, blocks, check_block_size, ordered_objects
-from lossatlas.boxes.geometry import pairwise_coverage, pairwise_iou
-from lossatlas.checks import check_boxes, check_choice, check_floating, check_number
+from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
+from lossatlas.assign.regions import boxes_in_crowd, check_rows
+from lossatlas.assign.selection import to_rows
+from lossatlas.boxes.geometry import pairwise_iou
+from lossatlas.checks import check_choice, check_floating, check_number
 from lossatlas.dtypes import upcast
 
 LowQuality = Literal["none", "keep", "reassign"]
@@ -104,9 +106,7 @@ class MaxIoU:
             priors: ``(P, 4)`` xyxy in pixels.
             target: ``boxes`` (G, 4) xyxy pixels, ``labels`` (G,), optionally ``iscrowd`` (G,).
         """
-        check_boxes("priors", priors)
-        if priors.ndim != 2:
-            raise ValueError(f"`priors` must have shape (P, 4), but got {tuple(priors.shape)}")
+        check_rows("priors", priors)
         (priors,) = upcast(priors)
         objects = ordered_objects(target, priors.dtype)
 
@@ -115,8 +115,8 @@ class MaxIoU:
                 yield block, pairwise_iou(priors[block], objects.boxes)
 
         matched, ignored = self._match(iou_blocks, len(priors), len(objects.boxes), priors)
-        matched = torch.where(matched >= 0, _take(objects.rows, matched.clamp(min=0)), -1)
-        return Assignment.build(matched, ignored | self._in_crowd(priors, objects))
+        crowded = boxes_in_crowd(priors, objects.crowd, self.crowd_threshold, self.block_size)
+        return Assignment.build(to_rows(objects.rows, matched), ignored | crowded)
 
     def match(self, overlaps: Float[Tensor, "p g"]) -> Assignment:
         """Return the assignment for given overlaps of priors and objects; objects that tie go by their column.
@@ -148,15 +148,3 @@ class MaxIoU:
                 object_ = own[block] if self.low_quality == "keep" else claimant
                 matched[block] = torch.where(claim > 0, object_, matched[block])
         return matched, (best >= self.negative_threshold) & (best < self.positive_threshold)
-
-    def _in_crowd(self, priors: Tensor, objects: Objects) -> Tensor:
-        covered = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
-        if self.crowd_threshold is not None and len(objects.crowd):
-            for block in blocks(len(priors), len(objects.crowd), self.block_size):
-                coverage = pairwise_coverage(priors[block], objects.crowd)
-                covered[block] = (coverage >= self.crowd_threshold).any(1)
-        return covered
-
-
-def _take(rows: Tensor, index: Tensor) -> Tensor:
-    return rows[index] if len(rows) else index

@@ -133,8 +133,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
 }
 """Arguments of losses that cannot do without."""
 
-UNFIT = ("kl_box_loss", "rmse_loss")
-"""The first needs another output of the network, the second has one element for the whole call, not one a number."""
+UNFIT = ("kl_box_loss",)
+"""It needs another output of the network."""
 
 
 def test_arguments_that_a_loss_needs_must_be_bound() -> None:

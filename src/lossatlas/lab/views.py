@@ -247,6 +247,7 @@ def _ranking(lines: Mapping[str, float]) -> Callable[[LossFunction], list[View]]
 
 VIEWS: Mapping[InputKind, Callable[[LossFunction], list[View]]] = {
     "elementwise": _elementwise,
+    "joint_numbers": _elementwise,
     "boxes": _boxes,
     "rotated_boxes": _rotated_boxes,
     "binary_logits": _binary_logits,

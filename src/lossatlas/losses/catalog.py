@@ -45,6 +45,7 @@ from lossatlas.losses.modules import LossModule, ModuleForm
 
 InputKind: TypeAlias = Literal[
     "elementwise",
+    "joint_numbers",
     "boxes",
     "rotated_boxes",
     "binary_logits",
@@ -70,6 +71,7 @@ InputKind: TypeAlias = Literal[
 """What a loss takes:
 
 * elementwise: numbers and numbers
+* joint_numbers: numbers and numbers, several of which make one element
 * boxes: pairs of xyxy boxes
 * rotated_boxes: pairs of boxes given by centre, sides and angle in radians
 * binary_logits, binary_probabilities: one number for each yes/no target
@@ -192,7 +194,7 @@ _ENTRIES = (
     LossEntry(regression.smooth_l1_loss, regression.SmoothL1Loss, "regression", "elementwise"),
     LossEntry(regression.balanced_l1_loss, regression.BalancedL1Loss, "regression", "elementwise"),
     LossEntry(squared.mse_loss, squared.MSELoss, "regression", "elementwise"),
-    LossEntry(squared.rmse_loss, squared.RMSELoss, "regression", "elementwise"),
+    LossEntry(squared.rmse_loss, squared.RMSELoss, "regression", "joint_numbers"),
     LossEntry(squared.l2_loss, squared.L2Loss, "regression", "elementwise"),
     LossEntry(regression.smooth_l1_sigma_loss, regression.SmoothL1SigmaLoss, "regression", "elementwise"),
     LossEntry(regression.huber_loss, regression.HuberLoss, "regression", "elementwise"),

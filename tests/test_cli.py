@@ -66,8 +66,13 @@ def test_compare_prints_the_table_and_the_report(run: Run, training: FakeTrainin
     assert shown.exit_code == 0, shown.output
     assert len(training.ran) == 4
     lines = shown.output.splitlines()
-    assert lines[0] == "Comparing giou, ciou of fcos on scenes in runs/x"
-    assert lines[1] == "4 trials of 10 steps: 2 variants, 2 seeds."
+    assert lines[:3] == [
+        "Warnings about the data:",
+        "zero-area box (left out): 1",
+        "  train.json, image 3, annotation 17: [4, 5, 0, 9]",
+    ]
+    assert lines[3] == "Comparing giou, ciou of fcos on scenes in runs/x"
+    assert lines[4] == "4 trials of 10 steps: 2 variants, 2 seeds."
     content = json.loads(Path("runs/x/summary.json").read_text())
     for variant in content["variants"]:
         (row,) = [line for line in lines if line.startswith(f"{variant['name']} ")]

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossatlas.lab.data import DetectionData
+from lossatlas.lab.data import DetectionData, describe
 from lossatlas.lab.files import write_json
 from lossatlas.lab.loss_specs import ArgumentError
 from lossatlas.lab.plan import (
@@ -138,6 +138,8 @@ def compare(
         versions=versions(),
         command="",
     )
+    if loaded.warnings:
+        listener.message(f"Warnings about the data:\n{describe(loaded.warnings)}")
     with _only_one(out):
         plan = _settle(wanted, out, loaded, listener, trainer)
         summary = _run(plan, out, loaded, listener, trainer)

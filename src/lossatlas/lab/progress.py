@@ -17,6 +17,9 @@ from lossatlas.lab.plan import Plan
 from lossatlas.lab.summary import TABLE_METRICS, Summary, Trial, notes, table
 from lossatlas.lab.trial import EvalEvent, Event, TrainEvent
 
+NARROWEST_TABLE = 80
+"""Columns of a terminal that the table needs; in a narrower one its lines are simply broken."""
+
 LINE_SECONDS = 10.0
 """Least time between two plain lines about the loss."""
 
@@ -175,11 +178,17 @@ def show_summary(summary: Summary, console: Console) -> None:
     """Print the table of a comparison and what is needed to read it."""
     header, rows = table(summary)
     console.print()
-    if console.is_terminal:
-        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    if console.is_terminal and console.width >= NARROWEST_TABLE:
+        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
         for index, name in enumerate(header):
-            numeric = 0 < index <= len(TABLE_METRICS) + 1
-            shown.add_column(name, justify="right" if numeric else "left", no_wrap=index > 0, overflow="fold")
+            numeric = 0 < index <= len(TABLE_METRICS) + 2
+            width = max(len(row[index]) for row in rows) if numeric else 13  # words may wrap, numbers may not
+            shown.add_column(
+                name.replace(" difference", "\ndifference"),
+                justify="right" if numeric else "left",
+                min_width=width,
+                overflow="fold",
+            )
         for row in rows:
             shown.add_row(*row)
         console.print(shown, markup=False)

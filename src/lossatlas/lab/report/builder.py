@@ -120,7 +120,7 @@ def _curve_charts(plan: Plan, out: Path) -> list[Chart]:
             charts.Curve(curve.name, curve.index, [charts.smooth(line) for line in curve.seeds])
             for curve in _curves(logs, "train", "terms", term)
         ]
-        drawn.append(_curve_chart(f"training loss: {term}", curves, "lower is better"))
+        drawn.append(_curve_chart(f"training loss: {term}", curves, "lower is better", cut_peaks=True))
     return drawn
 
 
@@ -144,8 +144,8 @@ def _curves(
     ]
 
 
-def _curve_chart(title: str, curves: Sequence[charts.Curve], caption: str) -> Chart:
-    return Chart(title, Markup(charts.learning_curves(title, curves)), caption)
+def _curve_chart(title: str, curves: Sequence[charts.Curve], caption: str, *, cut_peaks: bool = False) -> Chart:
+    return Chart(title, Markup(charts.learning_curves(title, curves, cut_peaks=cut_peaks)), caption)
 
 
 def read_log(folder: Path) -> Iterator[dict[str, Any]]:

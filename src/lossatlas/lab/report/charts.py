@@ -43,13 +43,13 @@ class Curve:
         return [(step, sum(line[step] for line in lines) / len(lines)) for step in steps]
 
 
-def learning_curves(title: str, curves: Sequence[Curve], *, from_zero: bool = True) -> str:
+def learning_curves(title: str, curves: Sequence[Curve], *, cut_peaks: bool = False) -> str:
     """Draw a value over the steps of training: the mean of each variant, and its seeds as thin lines.
 
     Args:
         title: what is drawn; read out by screen readers.
         curves: one for each variant.
-        from_zero: whether the vertical axis starts at 0.
+        cut_peaks: whether the highest values may run out of the picture, as the first steps of a loss do.
 
     Returns:
         An ``svg`` element; text that says so if there is nothing to draw.
@@ -58,9 +58,8 @@ def learning_curves(title: str, curves: Sequence[Curve], *, from_zero: bool = Tr
     if not points:
         return '<p class="quiet">Nothing was recorded.</p>'
     values = np.array([value for _, value in points])
-    # The first steps of a loss can tower over all that follows; they run out of the picture instead.
-    high = float(np.quantile(values, 0.98)) * 1.05
-    low = min(0.0, float(values.min())) if from_zero else float(values.min())
+    high = float(np.quantile(values, 0.98) if cut_peaks else values.max()) * 1.05
+    low = min(0.0, float(values.min()))
     y_ticks = ticks(low, high if high > low else low + 1)
     last = max(step for step, _ in points)
     x_ticks = ticks(0.0, last, 4)

@@ -235,11 +235,12 @@ def _truth(target: Mapping[str, Tensor], class_names: Sequence[str]) -> list[Box
 def _prediction(name: str, found: Detections, target: Mapping[str, Tensor], class_names: Sequence[str]) -> Panel:
     lost = missed(found, target)
     boxes = [_box(target["boxes"][index], "missed", f"{class_names[int(target['labels'][index])]}?") for index in lost]
-    for box, label, score, kind in zip(
-        found.boxes, found.labels.tolist(), found.scores.tolist(), found.object.tolist(), strict=True
-    ):
+    order = (found.object >= 0).int().argsort(stable=True)  # what is right lies above what is wrong
+    for index in order.tolist():
+        kind = int(found.object[index])
         outcome = "right" if kind >= 0 else "crowd" if kind == -2 else "wrong"
-        boxes.append(_box(box, outcome, f"{class_names[label]} {score:.2f}"))
+        text = f"{class_names[int(found.labels[index])]} {float(found.scores[index]):.2f}"
+        boxes.append(_box(found.boxes[index], outcome, text))
     right, wrong = int((found.object >= 0).sum()), int((found.object == -1).sum())
     return Panel(name, f"{right} right, {wrong} wrong, {len(lost)} missed", boxes)
 

@@ -8,21 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from lossatlas.assign import Assignment, MaxIoU
+from lossatlas.assign import MaxIoU
 from lossatlas.boxes.geometry import pairwise_iou
-from tests.assign.scenes import Box, area, random_box, random_target, visiting_order
-
-
-def intersection(a: Box, b: Box) -> Fraction:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return Fraction(int(max(width, 0)) * int(max(height, 0)))
-
-
-def iou(a: Box, b: Box) -> Fraction:
-    shared = intersection(a, b)
-    union = Fraction(int(area(a) + area(b))) - shared
-    return shared / union if union else Fraction(0)
+from tests.assign.scenes import (
+    Box,
+    answer_by_content,
+    area,
+    float_boxes,
+    intersection,
+    iou,
+    random_box,
+    random_target,
+    visiting_order,
+)
 
 
 def by_the_rule(assigner: MaxIoU, priors: list[Box], target: dict[str, Tensor]) -> tuple[list[int], list[int]]:
@@ -144,15 +142,9 @@ def test_nothing_to_assign(priors: int, objects: int) -> None:
         assert assignment.state.tolist() == [0] * priors
 
 
-def random_floats(count: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.rand(count, 2, generator=generator) * 100
-    return torch.cat((start, start + 5 + torch.rand(count, 2, generator=generator) * 40), dim=1)
-
-
 @pytest.mark.parametrize("low_quality", ["none", "keep", "reassign"])
 def test_blocks_of_any_size_give_the_dense_answer(low_quality: Any) -> None:
-    priors, boxes = random_floats(211, 0), random_floats(37, 1)
+    priors, boxes = float_boxes(211, 0), float_boxes(37, 1)
     target = {"boxes": boxes, "labels": torch.zeros(37, dtype=torch.int64), "iscrowd": torch.arange(37) % 9 == 0}
     dense = MaxIoU(low_quality=low_quality, crowd_threshold=None).match(pairwise_iou(priors, boxes[~target["iscrowd"]]))
     rows = (~target["iscrowd"]).nonzero().squeeze(1)
@@ -164,13 +156,6 @@ def test_blocks_of_any_size_give_the_dense_answer(low_quality: Any) -> None:
         assert torch.equal(answer.state, answers[0].state)
         assert torch.equal(answer.matched[answer.positive], rows[dense.matched[dense.positive]])
         assert torch.equal(answer.positive, dense.positive)
-
-
-def answer_by_content(assignment: Assignment, target: dict[str, Tensor]) -> list[Any]:
-    """Box and label of each positive's object: what must not depend on the order of the objects."""
-    rows = assignment.matched.tolist()
-    boxes, labels = target["boxes"].tolist(), target["labels"].tolist()
-    return [(boxes[row], labels[row]) if row >= 0 else None for row in rows]
 
 
 @pytest.mark.parametrize("low_quality", ["none", "keep", "reassign"])

@@ -1,8 +1,9 @@
 """Target assignment: which prediction answers for which object."""
 
 from lossatlas.assign.assignment import Assignment, canonical_order
+from lossatlas.assign.atss import ATSS
 from lossatlas.assign.bipartite import Bipartite
 from lossatlas.assign.fcos_points import FCOSPoints
 from lossatlas.assign.max_iou import MaxIoU
 
-__all__ = ["Assignment", "Bipartite", "FCOSPoints", "MaxIoU", "canonical_order"]
+__all__ = ["ATSS", "Assignment", "Bipartite", "FCOSPoints", "MaxIoU", "canonical_order"]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.syntax import Syntax
-from rich.table import Table
+from rich.text import Text
 
 from lossatlas._version import __version__
 from lossatlas.lab.loss_specs import ArgumentError, parse_loss
@@ -216,16 +216,15 @@ def report(
 def list_losses() -> None:
     """List every loss: family, name, what it is, and the paper."""
     console = Console()
-    if console.is_terminal:
-        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in ("family", "loss", "what it is", "paper"):
-            shown.add_column(name, no_wrap=name == "loss")
+    if not console.is_terminal:
         for entry in CATALOG.values():
-            shown.add_row(entry.family, entry.name, entry.summary, entry.reference)
-        console.print(shown, markup=False)
+            typer.echo(f"{entry.family:<16}{entry.name:<44}{entry.summary}  [{entry.reference}]")
         return
-    for entry in CATALOG.values():
-        typer.echo(f"{entry.family:<16}{entry.name:<36}{entry.summary}  [{entry.reference}]")
+    for family in dict.fromkeys(entry.family for entry in CATALOG.values()):
+        _heading(console, family)
+        for entry in (entry for entry in CATALOG.values() if entry.family == family):
+            console.print(Padding(Text.assemble((entry.name, "cyan"), "  ", entry.summary), (0, 0, 0, 2)))
+            console.print(Padding(Text(entry.reference, style="dim"), (0, 0, 0, 4)))
 
 
 @app.command()
@@ -357,7 +356,7 @@ def _heading(console: Console, text: str) -> None:
 
 
 def _text(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text.replace("``", ""), markup=False, highlight=False, soft_wrap=True)
 
 
 def _code(console: Console, text: str) -> None:

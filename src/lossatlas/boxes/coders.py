@@ -75,6 +75,15 @@ class DeltaCoder:
         x, y, w, h = (1 / variance for variance in variances)
         return cls((x, y, w, h), clip)
 
+    @classmethod
+    def ssd(cls) -> Self:
+        """Return SSD's coder: variances (0.1, 0.1, 0.2, 0.2), the same deltas times (10, 10, 5, 5).
+
+        They are no variances of anything: the authors' code divides the encoded values by them. It does not clip the
+        exponential.
+        """
+        return cls.from_variances((0.1, 0.1, 0.2, 0.2))
+
     def encode(self, boxes: AnyBoxes, anchors: AnyBoxes) -> AnyBoxes:
         """Return the offsets of boxes from their anchors.
 
@@ -180,3 +189,87 @@ class PointDistanceCoder:
         check_floating("points", points)
         distances, points, strides = upcast(distances, points, strides)
         return ltrb_to_xyxy(distances * strides[..., None] if self.normalize else distances, points)
+
+
+@dataclass(frozen=True)
+class DistributionCoder:
+    """Boxes as four distributions over distances from a point: the coder of GFL, PP-YOLOE and YOLOv8.
+
+    Formula:
+        distance in strides = Σᵢ i · softmax(logits)ᵢ,  i = 0, ..., reg_max      for each of left, top, right, bottom
+
+    Args:
+        reg_max: the last bin, in strides; there are reg_max + 1 bins.
+        margin: by how much less than `reg_max` the targets of `encode` are at most, from 0 to below `reg_max`. 0.1 in
+            GFL, 0.01 in YOLOv8. The library's `distribution_focal_loss` needs none.
+
+    Raises:
+        ValueError: a number out of its range.
+
+    Example:
+        >>> import torch
+        >>> coder, points, strides = DistributionCoder(reg_max=4), torch.tensor([[20.0, 20.0]]), torch.tensor([8.0])
+        >>> coder.decode(torch.zeros(1, 4, 5), points, strides)
+        tensor([[ 4.,  4., 36., 36.]])
+        >>> coder.encode(torch.tensor([[16.0, 20.0, 28.0, 80.0]]), points, strides)
+        tensor([[0.5000, 0.0000, 1.0000, 4.0000]])
+
+    Note:
+        `encode` returns what the distribution's mean shall be, not a distribution: many have the same mean. It is
+        the inverse of `decode` for distances from 0 to reg_max - margin strides. YOLOv8's ``reg_max=16`` counts bins;
+        here it is 15.
+
+    Reference:
+        Li et al., "Generalized Focal Loss", 2020, arXiv 2006.04388, equations 3 to 5.
+    """
+
+    reg_max: int = 16
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("reg_max", self.reg_max, at_least=1)
+        check_number("margin", self.margin, at_least=0, below=self.reg_max)
+
+    def encode(self, boxes: AnyBoxes, points: Points, strides: Float[Tensor, "*#batch"]) -> AnyBoxes:
+        """Return the distances of points from the edges of boxes, cut to the range of the bins.
+
+        Args:
+            boxes: ``(*batch, 4)`` xyxy pixels.
+            points: ``(*batch, 2)`` x, y pixels.
+            strides: ``(*batch)`` pixels.
+
+        Returns:
+            ``(*batch, 4)`` left, top, right, bottom in strides, from 0 to reg_max - margin.
+        """
+        return PointDistanceCoder().encode(boxes, points, strides).clamp(0, self.reg_max - self.margin)
+
+    def distances(self, logits: Float[Tensor, "*#batch 4 bins"]) -> AnyBoxes:
+        """Return the mean of each distribution.
+
+        Args:
+            logits: ``(*batch, 4, reg_max + 1)``.
+
+        Returns:
+            ``(*batch, 4)`` left, top, right, bottom in strides.
+        """
+        check_floating("logits", logits)
+        if logits.ndim < 2 or logits.shape[-2:] != (4, self.reg_max + 1):
+            raise ValueError(f"`logits` must have shape (..., 4, {self.reg_max + 1}), but got {tuple(logits.shape)}")
+        (logits,) = upcast(logits)
+        bins = torch.arange(self.reg_max + 1, dtype=logits.dtype, device=logits.device)
+        return logits.softmax(-1) @ bins
+
+    def decode(
+        self, logits: Float[Tensor, "*#batch 4 bins"], points: Points, strides: Float[Tensor, "*#batch"]
+    ) -> AnyBoxes:
+        """Return the boxes at the mean distances.
+
+        Args:
+            logits: ``(*batch, 4, reg_max + 1)``.
+            points: ``(*batch, 2)`` x, y pixels.
+            strides: ``(*batch)`` pixels.
+
+        Returns:
+            ``(*batch, 4)`` xyxy pixels.
+        """
+        return PointDistanceCoder().decode(self.distances(logits), points, strides)

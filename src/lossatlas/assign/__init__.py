@@ -3,9 +3,20 @@
 from lossatlas.assign.assignment import Assignment, canonical_order
 from lossatlas.assign.atss import ATSS
 from lossatlas.assign.bipartite import Bipartite
+from lossatlas.assign.dynamic_soft_label import DynamicSoftLabel
 from lossatlas.assign.fcos_points import FCOSPoints
 from lossatlas.assign.max_iou import MaxIoU
 from lossatlas.assign.sim_ota import SimOTA
 from lossatlas.assign.soft_assignment import SoftAssignment
 
-__all__ = ["ATSS", "Assignment", "Bipartite", "FCOSPoints", "MaxIoU", "SimOTA", "SoftAssignment", "canonical_order"]
+__all__ = [
+    "ATSS",
+    "Assignment",
+    "Bipartite",
+    "DynamicSoftLabel",
+    "FCOSPoints",
+    "MaxIoU",
+    "SimOTA",
+    "SoftAssignment",
+    "canonical_order",
+]

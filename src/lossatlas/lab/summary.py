@@ -226,6 +226,12 @@ def notes(summary: Summary) -> list[str]:
         done = sum(seconds is not None for variant in summary.variants for seconds in variant.seconds)
         total = len(summary.variants) * len(summary.seeds)
         found.insert(0, f"{done} of {total} trials are finished; the numbers are of those.")
+    if any(None in variant.primary.values for variant in summary.variants[1:] if variant.difference) or (
+        len(summary.variants) > 1 and None in summary.baseline.primary.values
+    ):
+        found.append(
+            "Differences are over the seeds that both sides finished; a mean is over all that its variant did."
+        )
     if len(compared) > 1:
         found.append(
             f"The verdicts account for {len(compared)} comparisons with {summary.baseline.name} (Holm's correction); "
@@ -340,14 +346,18 @@ def _clause(verdict: Verdict, others: Sequence[VariantSummary]) -> str:
     return f"{names} - {verdict.value}"
 
 
+def _paired_means(own: Estimate, other: Estimate) -> tuple[float | None, float | None]:
+    """Return the means over the seeds in which both sides have a result, which the paired difference is about."""
+    pairs = [pair for pair in zip(own.values, other.values, strict=True) if None not in pair]
+    return estimate([first for first, _ in pairs]).mean, estimate([second for _, second in pairs]).mean
+
+
 def _pair_sentence(summary: Summary, other: VariantSummary) -> str:
     base, difference = summary.baseline, other.primary_difference
     if difference is None or difference.mean is None:
         return f"No result to compare {other.name} with {base.name} on {summary.data}: {other.verdict.value}."
-    numbers = (
-        f"{PRIMARY_METRIC} {number(other.primary.mean)} against {number(base.primary.mean)}, a difference of "
-        f"{signed(difference.mean)}"
-    )
+    own, against = _paired_means(other.primary, base.primary)
+    numbers = f"{PRIMARY_METRIC} {number(own)} against {number(against)}, a difference of {signed(difference.mean)}"
     pairs = sum(value is not None for value in difference.values)
     spread = _spread(difference, pairs, signed)
     if other.verdict in (Verdict.BETTER, Verdict.WORSE):

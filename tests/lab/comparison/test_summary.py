@@ -148,3 +148,10 @@ def test_headlines() -> None:
 
 def test_no_signed_zero() -> None:
     assert signed(-0.0004) == "+0.000"
+
+
+def test_the_numbers_of_the_headline_fit_together_when_seeds_are_missing() -> None:
+    summary = build({"giou": [0.500, 0.600], "ciou": [0.450, None]})
+    assert "AP 0.450 against 0.500, a difference of -0.050" in headline(summary)
+    assert any("the seeds that both sides finished" in note for note in notes(summary))
+    assert not any("both sides finished" in note for note in notes(build(CLEAR)))

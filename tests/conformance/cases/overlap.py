@@ -90,9 +90,8 @@ def sensitivity_specificity(p: Array, g: Array, ratio: float = 0.05) -> float:
 
 
 FORMS: tuple[dict[str, Any], ...] = (
-    {"multilabel": True},
-    {"per_image": False},
-    {"include_background": False, "multilabel": True, "per_image": False},
+    {"multilabel": True, "per_image": False},
+    {"include_background": False},
 )
 
 

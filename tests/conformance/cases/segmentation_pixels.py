@@ -180,6 +180,17 @@ def objects(mask: Flags) -> list[set[Spot]]:
     return parts
 
 
+@functools.cache
+def object_distances(mask: bytes, shape: Spot) -> Array:
+    """Return the sum of the distances of each pixel to the two nearest objects of a mask, infinity if there is one."""
+    parts = objects(np.frombuffer(mask, dtype=np.bool_).reshape(shape))
+    both = np.full(shape, np.inf)
+    for spot in np.ndindex(shape):
+        if len(parts) > 1:
+            both[spot] = sum(sorted(nearest(spot, iter(part), (1.0,) * len(shape)) for part in parts)[:2])
+    return both
+
+
 def border_weighted(
     input: Array,
     target: Array,
@@ -192,10 +203,9 @@ def border_weighted(
     for n, *spot in np.ndindex(target.shape):
         label = int(target[n, *spot])
         factor = 1.0 if class_weight is None else float(class_weight[label])
-        parts = objects(target[n] > 0)
-        if label == 0 and len(parts) > 1:
-            first, second = sorted(nearest(tuple(spot), iter(part), (1.0, 1.0)) for part in parts)[:2]
-            factor += border_weight * math.exp(-((first + second) ** 2) / (2 * sigma**2))
+        if label == 0:
+            both = object_distances((target[n] > 0).tobytes(), target[n].shape)[*spot]
+            factor += border_weight * math.exp(-(both**2) / (2 * sigma**2))
         loss[n, *spot] *= factor
     return loss
 
@@ -348,10 +358,7 @@ def is_index_map(edge: Edge) -> bool:
     return edge.target.ndim < edge.input.ndim and edge.target.dtype in (torch.int64, torch.uint8)
 
 
-FORMS: tuple[dict[str, Any], ...] = (
-    {"multilabel": True},
-    {"include_background": False, "multilabel": True, "per_image": False},
-)
+FORMS: tuple[dict[str, Any], ...] = ({"include_background": False, "multilabel": True, "per_image": False},)
 THIN = torch.zeros(1, 1, 5, 9, dtype=torch.float64)
 THIN[0, 0, 2, 1:8] = 1
 

@@ -13,7 +13,7 @@ class PeakMemory(TorchDispatchMode):
     """Adds up the bytes of all storages that operators return, for as long as they live."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.live: dict[int, int] = {}
         self.now = 0
         self.peak = 0

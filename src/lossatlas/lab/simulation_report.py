@@ -44,7 +44,7 @@ def plot_simulation(results: Sequence[SimulationResult], title: str, path: Path)
     """
     figure = Figure(figsize=(max(9.0, 2.7 * len(results)), 7.2), layout="constrained")
     figure.suptitle(title, fontweight="bold")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.25, 1))[:, 0]
     for axis, scale in zip(upper.subplots(1, 2), ("linear", "log"), strict=True):
         for result, colour in zip(results, _colours(results), strict=True):
             axis.plot(result.errors, label=result.name, color=colour)

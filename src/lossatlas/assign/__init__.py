@@ -8,6 +8,7 @@ from lossatlas.assign.fcos_points import FCOSPoints
 from lossatlas.assign.max_iou import MaxIoU
 from lossatlas.assign.sim_ota import SimOTA
 from lossatlas.assign.soft_assignment import SoftAssignment
+from lossatlas.assign.task_aligned import TaskAligned
 
 __all__ = [
     "ATSS",
@@ -18,5 +19,6 @@ __all__ = [
     "MaxIoU",
     "SimOTA",
     "SoftAssignment",
+    "TaskAligned",
     "canonical_order",
 ]

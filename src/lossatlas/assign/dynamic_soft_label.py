@@ -135,7 +135,8 @@ class DynamicSoftLabel:
         center_x, center_y = ((boxes[:, :2] + boxes[:, 2:]) / 2).T[:, :, None]
         distance = ((points[:, 0] - center_x) ** 2 + (points[:, 1] - center_y) ** 2).sqrt() / strides
         # Not `pow`, whose last bit depends on where in memory an element lies.
-        return ((distance - self.center_radius).clamp(max=_FURTHEST) * math.log(10)).exp()
+        exponent: Tensor = (distance - self.center_radius).clamp(max=_FURTHEST)
+        return (exponent * math.log(10)).exp()
 
     def _pool(self, points: Tensor, boxes: Tensor) -> Tensor:
         """Return the ``(P,)`` mask of the points inside any box."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lossatlas.boxes.geometry import pairwise_shape_iou
+from lossatlas.boxes.geometry import shape_iou
 from lossatlas.checks import check_boxes, check_choice, check_number
 from lossatlas.dtypes import upcast
 
@@ -84,7 +84,7 @@ def _sorted(sizes: Tensor) -> Tensor:
 
 def _distances(sizes: Tensor, centers: Tensor, distance: ShapeDistance) -> Float[Tensor, "n k"]:
     if distance == "iou":
-        return 1 - pairwise_shape_iou(sizes, centers)
+        return 1 - shape_iou(sizes[:, None], centers)
     ratio = sizes[:, None] / centers
     return torch.maximum(ratio, 1 / ratio).amax(-1) - 1
 

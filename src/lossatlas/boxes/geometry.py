@@ -176,23 +176,23 @@ def pairwise_coverage(input: Float[Tensor, "n 4"], target: Float[Tensor, "m 4"])
     return safe_divide(pairwise_intersection(input, target), area(input)[:, None].expand(-1, len(target)))
 
 
-def pairwise_shape_iou(input: Float[Tensor, "n 2"], target: Float[Tensor, "m 2"]) -> Float[Tensor, "n m"]:
-    """Return the IoU that each pair of boxes would have around the same centre: how well their shapes agree.
+def shape_iou(input: Float[Tensor, "*#batch 2"], target: Float[Tensor, "*#batch 2"]) -> Float[Tensor, "*#batch"]:
+    """Return the IoU that boxes would have around the same centre: how well their shapes agree.
 
     Args:
-        input: ``(N, 2)`` width and height.
-        target: ``(M, 2)`` in the same unit.
+        input: ``(*batch, 2)`` width and height.
+        target: ``(*batch, 2)`` in the same unit; the two broadcast.
 
     Returns:
-        ``(N, M)``, 0 where both boxes are empty.
+        ``(*batch)``, 0 where both boxes are empty.
 
     Example:
         >>> import torch
-        >>> pairwise_shape_iou(torch.tensor([[4.0, 2.0]]), torch.tensor([[4.0, 4.0], [2.0, 2.0]]))
-        tensor([[0.5000, 0.5000]])
+        >>> shape_iou(torch.tensor([4.0, 2.0]), torch.tensor([[4.0, 4.0], [2.0, 2.0]]))
+        tensor([0.5000, 0.5000])
     """
     check_boxes("input", input, 2)
     check_boxes("target", target, 2)
-    (w, h), (target_w, target_h) = input[:, None].clamp(min=0).unbind(-1), target.clamp(min=0).unbind(-1)
+    (w, h), (target_w, target_h) = input.clamp(min=0).unbind(-1), target.clamp(min=0).unbind(-1)
     intersection = torch.minimum(w, target_w) * torch.minimum(h, target_h)
     return safe_divide(intersection, w * h + target_w * target_h - intersection)

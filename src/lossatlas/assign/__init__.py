@@ -9,6 +9,7 @@ from lossatlas.assign.max_iou import MaxIoU
 from lossatlas.assign.sim_ota import SimOTA
 from lossatlas.assign.soft_assignment import SoftAssignment
 from lossatlas.assign.task_aligned import TaskAligned
+from lossatlas.assign.uniform import Uniform
 
 __all__ = [
     "ATSS",
@@ -20,5 +21,6 @@ __all__ = [
     "SimOTA",
     "SoftAssignment",
     "TaskAligned",
+    "Uniform",
     "canonical_order",
 ]

@@ -1,10 +1,22 @@
 """The memory of matching grows with priors + objects, not with their product."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from lossatlas.assign import FCOSPoints, MaxIoU
+from lossatlas.assign import (
+    ATSS,
+    Assignment,
+    Bipartite,
+    DynamicSoftLabel,
+    FCOSPoints,
+    MaxIoU,
+    SimOTA,
+    TaskAligned,
+    Uniform,
+)
 from lossatlas.boxes.geometry import pairwise_iou
 from tests.memory import PeakMemory
 
@@ -39,3 +51,30 @@ def test_memory_grows_with_the_sum(kind: str, count: int) -> None:
     assert assignment.positive.any()
     # One float32 for each pair would be 48 MB, or 480 MB.
     assert memory.peak < 100 * (count + OBJECTS) + 15_000_000
+
+
+ASSIGNERS: dict[str, Callable[[Tensor, Tensor, dict[str, Tensor]], Assignment]] = {
+    "Bipartite": lambda boxes, logits, target: Bipartite()(boxes, target),
+    "ATSS": lambda boxes, logits, target: ATSS()(boxes, [len(boxes)], target),
+    "SimOTA": lambda boxes, logits, target: SimOTA("box_or_center", pool="any")(
+        boxes[:, :2], torch.full((len(boxes),), 8.0), logits, boxes, target
+    ),
+    "DynamicSoftLabel": lambda boxes, logits, target: DynamicSoftLabel()(
+        boxes[:, :2], torch.full((len(boxes),), 8.0), logits, boxes, target
+    ),
+    "TaskAligned": lambda boxes, logits, target: TaskAligned(conflict="all")(boxes[:, :2], logits, boxes, target),
+    "TaskAligned.yolov8": lambda boxes, logits, target: TaskAligned.yolov8()(boxes[:, :2], logits, boxes, target),
+    "Uniform": lambda boxes, logits, target: Uniform()(boxes, boxes, target),
+}
+
+
+@pytest.mark.parametrize("name", ASSIGNERS)
+def test_memory_of_choosing_grows_with_the_sum(name: str) -> None:
+    count = 12_000
+    boxes, target = scene(count, OBJECTS)
+    logits = torch.zeros(count, 2)
+    with PeakMemory() as memory:
+        assignment = ASSIGNERS[name](boxes, logits, target)
+    assert assignment.positive.any()
+    # One float32 for each pair would be 48 MB; a block of pairs and what is computed of them is up to 20 MB.
+    assert memory.peak < 100 * (count + OBJECTS) + 20_000_000

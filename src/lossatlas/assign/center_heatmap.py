@@ -71,12 +71,16 @@ def gaussian_radius(width: float, height: float, min_overlap: float = 0.7, radiu
     inside = 4 * total**2 - 16 * (1 - o) * area
     outside = 4 * (o * total) ** 2 + 16 * o * (1 - o) * area
     if radius == "cornernet":
-        roots = [(total + shifted**0.5) / 2, (2 * total + inside**0.5) / 2, (-2 * o * total + outside**0.5) / 2]
+        roots = [
+            (total + math.sqrt(shifted)) / 2,
+            (2 * total + math.sqrt(inside)) / 2,
+            (-2 * o * total + math.sqrt(outside)) / 2,
+        ]
     else:
         roots = [
-            (total - shifted**0.5) / 2,
-            (2 * total - inside**0.5) / 8,
-            (-2 * o * total + outside**0.5) / (8 * o),
+            (total - math.sqrt(shifted)) / 2,
+            (2 * total - math.sqrt(inside)) / 8,
+            (-2 * o * total + math.sqrt(outside)) / (8 * o),
         ]
     return min(roots)
 

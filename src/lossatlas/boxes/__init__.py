@@ -1,21 +1,37 @@
 """Box formats, geometry, coders, priors and suppression."""
 
-from lossatlas.boxes.coders import DeltaCoder, PointDistanceCoder
+from lossatlas.boxes.clustering import kmeans_anchors
+from lossatlas.boxes.coders import DeltaCoder, DistributionCoder, PointDistanceCoder
 from lossatlas.boxes.formats import convert, denormalize, ltrb_to_xyxy, normalize, xyxy_to_ltrb
-from lossatlas.boxes.geometry import Overlap, area, overlap, pairwise_coverage, pairwise_intersection, pairwise_iou
+from lossatlas.boxes.geometry import (
+    Overlap,
+    area,
+    overlap,
+    pairwise_coverage,
+    pairwise_intersection,
+    pairwise_iou,
+    shape_iou,
+)
 from lossatlas.boxes.nms import batched_nms
-from lossatlas.boxes.priors import anchor_grid, point_grid
+from lossatlas.boxes.priors import anchor_grid, faster_rcnn_anchors, point_grid, ssd_anchors, yolo_anchors
 from lossatlas.boxes.voting import variance_voting
+from lossatlas.boxes.yolo_coders import YOLOCoder, YOLOv5Coder, YOLOXCoder
 
 __all__ = [
     "DeltaCoder",
+    "DistributionCoder",
     "Overlap",
     "PointDistanceCoder",
+    "YOLOCoder",
+    "YOLOXCoder",
+    "YOLOv5Coder",
     "anchor_grid",
     "area",
     "batched_nms",
     "convert",
     "denormalize",
+    "faster_rcnn_anchors",
+    "kmeans_anchors",
     "ltrb_to_xyxy",
     "normalize",
     "overlap",
@@ -23,6 +39,9 @@ __all__ = [
     "pairwise_intersection",
     "pairwise_iou",
     "point_grid",
+    "shape_iou",
+    "ssd_anchors",
     "variance_voting",
     "xyxy_to_ltrb",
+    "yolo_anchors",
 ]

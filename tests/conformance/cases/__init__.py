@@ -7,6 +7,7 @@ from tests.conformance.cases import (
     focal,
     information,
     long_tail,
+    lovasz,
     overlap,
     pose,
     quality,
@@ -36,6 +37,7 @@ CASES = {
         pose,
         segmentation_pixels,
         segmentation_compounds,
+        lovasz,
     )
     for case in family.CASES
 }

@@ -14,7 +14,7 @@ help:
 	@echo "make clean  remove the virtual environment and the demo's results"
 
 demo: $(VENV)/.lab
-	@$(BIN)/lossatlas compare --data digits --objective fcos --vary box=giou,ciou --seeds 3 --steps 700 --out runs/demo
+	@$(BIN)/lossatlas compare --data digits --objective fcos --vary box=giou,ciou --seeds 3 --steps 600 --out runs/demo
 
 test: lint types unit
 

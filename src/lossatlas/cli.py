@@ -24,9 +24,9 @@ LAB_LIBRARIES = frozenset(
 
 def main() -> None:
     """Run the command with the arguments of the process."""
-    # PyTorch's threads wait for each other by spinning, which takes the cores from one another as soon as anything else
-    # runs: measured on two busy cores, a training step takes fifteen times as long. Read when PyTorch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # PyTorch's threads wait for each other by spinning for milliseconds, which takes the cores from one another as soon
+    # as anything else runs; some microseconds cost an idle machine nothing. GNU's OpenMP reads this as it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         from lossatlas.lab.commands import app
 

@@ -251,12 +251,11 @@ def show(
     `lossatlas show "focal_eiou(gamma=1.0)" --out focal_eiou.svg`
     """
     from lossatlas.lab.plots import plot_loss
-    from lossatlas.lab.views import VIEWS
 
     with _plain_errors():
         spec = parse_loss(name)
         _describe(spec.entry, Console())
-        if plot and (out is not None or spec.entry.input_kind in VIEWS):
+        if plot:
             typer.echo(f"\nplot: {plot_loss(spec, out or Path(f'{spec.short_name}.png'))}")
 
 

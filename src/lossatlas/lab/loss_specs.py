@@ -63,6 +63,8 @@ class LossSpec:
 def parse_loss(text: str) -> LossSpec:
     """Read any loss of the catalogue: named in full, with ``_loss`` left off or by its module form, with options.
 
+    Options that the loss needs may be missing.
+
     Args:
         text: such as ``giou``, ``GIoULoss`` or ``focal_eiou(gamma=1.0)``.
 
@@ -80,10 +82,10 @@ def parse_loss(text: str) -> LossSpec:
     by_class = {entry.module.__name__: entry for entry in by_name.values()}
     if text.strip() in by_class:
         return LossSpec(by_class[text.strip()], {})
-    specs = read_losses(text, by_name, "")
-    if len(specs) != 1:
+    nodes = _read_list(text)
+    if len(nodes) != 1:
         raise ArgumentError(f"expected the name of one loss, but got {text!r}")
-    return specs[0]
+    return _read_loss(nodes[0], by_name, "")
 
 
 def read_losses(text: str, losses: Mapping[str, LossEntry], where: str) -> list[LossSpec]:
@@ -100,7 +102,14 @@ def read_losses(text: str, losses: Mapping[str, LossEntry], where: str) -> list[
     Raises:
         ArgumentError: text that cannot be read, or a loss or option that is unknown; the message lists the valid ones.
     """
-    return [_read_loss(node, losses, where) for node in _read_list(text)]
+    specs = [_read_loss(node, losses, where) for node in _read_list(text)]
+    for spec in specs:
+        missing = _missing_options(spec)
+        if missing:
+            raise ArgumentError(
+                f"loss {spec.short_name} needs {' and '.join(missing)}: {spec.short_name}({missing[0]}=...)"
+            )
+    return specs
 
 
 def loss_options(entry: LossEntry) -> dict[str, Any]:
@@ -156,13 +165,14 @@ def _read_loss(node: ast.expr, losses: Mapping[str, LossEntry], where: str) -> L
         raise ArgumentError(unknown("loss", name, losses, f"for {where}" if where else ""))
     options = {str(keyword.arg): _read_option(entry, str(keyword.arg), keyword.value) for keyword in call.keywords}
     spec = LossSpec(entry, options)
-    missing = [name for name, default in (loss_options(entry) | options).items() if default is inspect.Parameter.empty]
-    if missing:
-        raise ArgumentError(
-            f"loss {spec.short_name} needs {' and '.join(missing)}: {spec.short_name}({missing[0]}=...)"
-        )
-    _try_out(spec)
+    if not _missing_options(spec):
+        _try_out(spec)
     return spec
+
+
+def _missing_options(spec: LossSpec) -> list[str]:
+    given = loss_options(spec.entry) | dict(spec.options)
+    return [name for name, value in given.items() if value is inspect.Parameter.empty]
 
 
 def _read_option(entry: LossEntry, name: str, node: ast.expr) -> Any:

@@ -9,9 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lossatlas.lab.plots import COLOURS
 from lossatlas.lab.simulation import CENTER, RADIUS, SimulationResult
 
-COLOURS = ("#0067b1", "#c75000", "#00805f", "#8b3fa0", "#6d6d00", "#111111")
 _SHOWN = (0.0, 0.05, 0.1, 0.25, 0.5, 0.8, 0.9, 1.0)
 """The parts of the iterations after which the table shows the error."""
 

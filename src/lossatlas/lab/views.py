@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from lossatlas.lab.loss_specs import ArgumentError, LossSpec, required_tensors
 from lossatlas.losses.catalog import InputKind
 
 SAMPLES = 481
-SINGLE_SAMPLES = 41
+SINGLE_SAMPLES = 49
+SCENES = 5
 
 LossFunction: TypeAlias = Callable[..., Tensor]
 """A loss with its options bound."""
@@ -31,6 +31,21 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Scene:
+    """A little drawing of what a place on the axis of a view means.
+
+    Args:
+        place: on the axis.
+        target: corners (4, 2) of the target.
+        input: corners (4, 2) of the predicted box.
+    """
+
+    place: float
+    target: Tensor
+    input: Tensor
+
+
+@dataclass(frozen=True)
 class View:
     """One way to move the input of a loss.
 
@@ -39,30 +54,20 @@ class View:
         low: its smallest value.
         high: its largest value.
         lines: what is drawn.
+        scenes: drawings of what is varied.
+        title: what the lines have in common, empty if the other views have that too.
     """
 
     varied: str
     low: float
     high: float
     lines: Sequence[Line]
+    scenes: Sequence[Scene] = ()
+    title: str = ""
 
 
-def views(spec: LossSpec) -> list[View]:
-    """Return the views that show a loss.
-
-    Args:
-        spec: the loss with its options.
-
-    Returns:
-        One view, for losses of boxes several.
-
-    Raises:
-        ArgumentError: a kind of loss that has no view, or a loss that needs an option.
-    """
-    kind = spec.entry.input_kind
-    if kind not in VIEWS:
-        raise ArgumentError(f"there is no plot of {spec.entry.name}, which takes {kind.replace('_', ' ')}")
-    return VIEWS[kind](_with_zeros(spec.build(), required_tensors(spec.entry)))
+ViewMaker: TypeAlias = Callable[[LossFunction], list[View]]
+"""Makes the views of a loss."""
 
 
 def sample(line: Line, view: View) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,6 +85,8 @@ def sample(line: Line, view: View) -> tuple[Tensor, Tensor, Tensor]:
     if value.shape != x.shape:  # one number for all that it is given: each point is a call of its own
         x = torch.linspace(view.low, view.high, SINGLE_SAMPLES, dtype=torch.float64, requires_grad=True)
         value = torch.stack([line.loss(point[None]).mean() for point in x])
+    if not value.requires_grad:  # a term that is only reported
+        return x.detach(), value, torch.zeros_like(value)
     (gradient,) = torch.autograd.grad(value.sum(), x)
     return x.detach(), value.detach(), gradient
 
@@ -108,11 +115,6 @@ def _yes_and_no(loss: LossFunction) -> list[Line]:
 
 def _elementwise(loss: LossFunction) -> list[View]:
     return [View("error x - y", -3, 3, _against(loss, ("", 0.0)))]
-
-
-def _with_zeros(loss: LossFunction, names: Sequence[str]) -> LossFunction:
-    """Give a loss zeros for the tensors that it needs beside input and target, such as a predicted log variance."""
-    return lambda x, *target, **options: loss(x, *target, **{name: torch.zeros_like(x) for name in names}, **options)
 
 
 def _binary_logits(loss: LossFunction) -> list[View]:
@@ -181,51 +183,62 @@ def _distributions(loss: LossFunction) -> list[View]:
 
 
 def _boxes(loss: LossFunction) -> list[View]:
-    def between(box: Callable[[Tensor], Sequence[Tensor]]) -> list[Line]:
-        def value(x: Tensor) -> Tensor:
-            target = torch.tensor([-0.5, -0.5, 0.5, 0.5], dtype=x.dtype).expand(len(x), 4)
-            return loss(torch.stack([*box(x)], dim=1), target, reduction="none")
+    def view(varied: str, low: float, high: float, box: Callable[[Tensor], Sequence[Tensor]]) -> View:
+        def boxes(x: Tensor) -> Tensor:
+            return torch.stack([*box(x)], dim=1)
 
-        return [Line("", value)]
+        def target(x: Tensor) -> Tensor:
+            return x.new_tensor([-0.5, -0.5, 0.5, 0.5]).expand(len(x), 4)
+
+        def corners(box: Tensor) -> Tensor:
+            x1, y1, x2, y2 = box.unbind(1)
+            return torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], dim=1).view(-1, 4, 2)
+
+        line = Line("", lambda x: loss(boxes(x), target(x), reduction="none"))
+        return View(varied, low, high, [line], _scenes(low, high, lambda x: (corners(target(x)), corners(boxes(x)))))
 
     def half(x: Tensor) -> Tensor:
         return torch.full_like(x, 0.5)
 
     return [
-        View("shift, in sides of the target", -2, 2, between(lambda x: (x - 0.5, -half(x), x + 0.5, half(x)))),
-        View("side, in sides of the target", 0.05, 3, between(lambda x: (-x / 2, -x / 2, x / 2, x / 2))),
-        View("width alone, in sides of the target", 0.05, 3, between(lambda x: (-x / 2, -half(x), x / 2, half(x)))),
+        view("shift, in sides of the target", -2, 2, lambda x: (x - 0.5, -half(x), x + 0.5, half(x))),
+        view("side, in sides of the target", 0.05, 3, lambda x: (-x / 2, -x / 2, x / 2, x / 2)),
+        view("width alone, in sides of the target", 0.05, 3, lambda x: (-x / 2, -half(x), x / 2, half(x))),
     ]
 
 
 def _rotated_boxes(loss: LossFunction) -> list[View]:
-    target = (0.0, 0.0, 2.0, 1.0, 0.0)
+    right = (0.0, 0.0, 2.0, 1.0, 0.0)
 
-    def moving(place: int) -> list[Line]:
-        def value(x: Tensor) -> Tensor:
-            columns = [torch.full_like(x, number) for number in target]
-            columns[place] = x
-            other = torch.tensor(target, dtype=x.dtype).expand(len(x), 5)
-            return loss(torch.stack(columns, dim=1), other, reduction="none")
+    def view(varied: str, low: float, high: float, place: int) -> View:
+        def target(x: Tensor) -> Tensor:
+            return x.new_tensor(right).expand(len(x), 5)
 
-        return [Line("", value)]
+        def moved(x: Tensor) -> Tensor:
+            columns = [x if number == place else torch.full_like(x, right[number]) for number in range(5)]
+            return torch.stack(columns, dim=1)
+
+        line = Line("", lambda x: loss(moved(x), target(x), reduction="none"))
+        return View(varied, low, high, [line], _scenes(low, high, lambda x: (_turned(target(x)), _turned(moved(x)))))
 
     return [
-        View("shift along the long side of 2", -4, 4, moving(0)),
-        View("long side, the target's is 2", 0.1, 6, moving(2)),
-        View("angle in radians", -1.6, 1.6, moving(4)),
+        view("shift along the long side of 2", -4, 4, 0),
+        view("long side, the target's is 2", 0.1, 6, 2),
+        view("angle in radians", -1.6, 1.6, 4),
     ]
 
 
-def _segmentation(loss: LossFunction) -> list[View]:
-    def with_share(rows: int) -> Callable[[Tensor], Tensor]:
-        target = torch.zeros(1, 8, 8, dtype=torch.int64)
-        target[:, :rows] = 1
-        sign = 2.0 * target[:, None] - 1
-        return lambda x: loss(x[:, None, None, None] * sign.to(x.dtype), target.expand(len(x), 8, 8), reduction="mean")
+def _turned(box: Tensor) -> Tensor:
+    """Corners (N, 4, 2) of boxes given by centre, sides and angle."""
+    center, sides, angle = box[:, None, :2], box[:, None, 2:4], box[:, 4, None]
+    x, y = (sides * sides.new_tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])).unbind(-1)
+    return center + torch.stack([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()], dim=-1)
 
-    lines = [Line("half of the pixels foreground", with_share(4)), Line("an eighth", with_share(1))]
-    return [View("logit of the right answer, at every pixel", -6, 6, lines)]
+
+def _scenes(low: float, high: float, corners: Callable[[Tensor], tuple[Tensor, Tensor]]) -> list[Scene]:
+    """Scenes at the middles of equal parts of an axis."""
+    places = low + (high - low) * (torch.arange(SCENES, dtype=torch.float64) + 0.5) / SCENES
+    return [Scene(*scene) for scene in zip(places.tolist(), *corners(places), strict=True)]
 
 
 def _ranking(lines: Mapping[str, float]) -> Callable[[LossFunction], list[View]]:
@@ -235,9 +248,7 @@ def _ranking(lines: Mapping[str, float]) -> Callable[[LossFunction], list[View]]
         def value(x: Tensor) -> Tensor:
             logits = torch.cat([x, x.new_tensor([-2.0, -1.0, 0.0, 1.0, 2.0])])
             targets = torch.cat([torch.full_like(x, target), x.new_tensor([0.0, 0.6, 0.0, 0.6, 0.0])])
-            terms: Any = loss(logits, targets)
-            total: Tensor = terms[0] + terms[1] if isinstance(terms, tuple) else terms
-            return total
+            return loss(logits, targets)
 
         return value
 
@@ -245,7 +256,7 @@ def _ranking(lines: Mapping[str, float]) -> Callable[[LossFunction], list[View]]
     return lambda loss: [View(varied, -6, 6, [Line(label, moving(loss, target)) for label, target in lines.items()])]
 
 
-VIEWS: Mapping[InputKind, Callable[[LossFunction], list[View]]] = {
+NUMBER_VIEWS: Mapping[InputKind, ViewMaker] = {
     "elementwise": _elementwise,
     "joint_numbers": _elementwise,
     "boxes": _boxes,
@@ -261,6 +272,5 @@ VIEWS: Mapping[InputKind, Callable[[LossFunction], list[View]]] = {
     "probabilities": _probabilities,
     "ranking_logits": _ranking({"positive": 1.0, "negative": 0.0}),
     "ranking_qualities": _ranking({"quality 1": 1.0, "quality 0.3": 0.3, "negative": 0.0}),
-    "segmentation": _segmentation,
 }
-"""The views of each kind of input."""
+"""The views of the losses of numbers, classes, rankings and boxes; `lossatlas.lab.map_views` has the others."""

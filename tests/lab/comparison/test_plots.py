@@ -1,27 +1,90 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
-from lossatlas.lab.loss_specs import ArgumentError, LossSpec, loss_options, parse_loss
+from lossatlas.lab.loss_specs import ArgumentError, LossSpec, loss_options, parse_loss, required_tensors
+from lossatlas.lab.map_views import MAPS, SIDE
 from lossatlas.lab.plots import plot_loss
-from lossatlas.lab.views import VIEWS, sample, views
-from lossatlas.losses.catalog import CATALOG
+from lossatlas.lab.portraits import FAMILIES, RANGES, VIEWS, maps, term_names, views
+from lossatlas.lab.views import sample
+from lossatlas.losses.catalog import CATALOG, InputKind
 
-NEEDED = {"image_size": (4.0, 4.0)}
+
+def test_every_kind_of_input_has_views() -> None:
+    assert set(VIEWS) == set(get_args(InputKind))
 
 
-@pytest.mark.parametrize("name", [name for name, entry in CATALOG.items() if entry.input_kind in VIEWS])
-def test_every_loss_of_a_kind_that_has_views_can_be_drawn(name: str) -> None:
-    entry = CATALOG[name]
-    needed = {option: NEEDED[option] for option in loss_options(entry) if option in NEEDED}
-    for view in views(LossSpec(entry, needed)):
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_loss_of_the_catalogue_can_be_drawn(name: str, tmp_path: Path) -> None:
+    spec = LossSpec(CATALOG[name], {})
+    for view in views(spec):
+        slopes = []
         for line in view.lines:
             x, value, gradient = sample(line, view)
             assert x.shape == value.shape == gradient.shape
             assert value.isfinite().all()
             assert gradient.isfinite().all()
-            assert gradient.abs().sum() > 0
+            slopes.append(gradient.abs().sum())
+        assert any(slope > 0 for slope in slopes)
+    assert plot_loss(spec, tmp_path / "loss.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", [name for name, entry in CATALOG.items() if entry.input_kind in MAPS])
+def test_losses_of_maps_show_target_prediction_and_gradient(name: str) -> None:
+    target, prediction, gradient = maps(LossSpec(CATALOG[name], {}))
+    assert target.values.shape == prediction.values.shape == gradient.values.shape == (SIDE, SIDE)
+    assert gradient.values.isfinite().all()
+    assert gradient.values.abs().sum() > 0
+    assert gradient.signed
+
+
+def test_losses_of_no_maps_have_none() -> None:
+    assert maps(parse_loss("giou")) == []
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_values_that_are_drawn_are_of_an_option_and_hold_its_default(name: str) -> None:
+    entry = CATALOG[name]
+    option, values = FAMILIES[name]
+    assert option in {*loss_options(entry), *required_tensors(entry)}
+    default = loss_options(entry).get(option, values[0])
+    assert default in values or name == "mpdiou_loss"  # which has no default
+    assert 1 < len(values) <= 6
+
+
+def test_ranges_are_of_losses() -> None:
+    assert set(RANGES) <= set(CATALOG)
+
+
+def test_the_main_option_has_a_line_for_each_value_until_it_is_given() -> None:
+    positive, negative = views(parse_loss("sigmoid_focal"))
+    assert (positive.title, negative.title) == ("positive (y = 1)", "negative (y = 0)")
+    labels = [line.label for line in positive.lines]
+    assert labels == ["gamma = 0", "gamma = 0.5", "gamma = 1", "gamma = 2 (default)", "gamma = 5"]
+    (view,) = views(parse_loss("sigmoid_focal(gamma=1.0)"))
+    given = view.lines[0].loss(torch.zeros(1, dtype=torch.float64))
+    torch.testing.assert_close(given, positive.lines[2].loss(torch.zeros(1, dtype=torch.float64)))
+
+
+def test_the_terms_of_a_loss_are_lines() -> None:
+    assert term_names(CATALOG["associative_embedding_loss"]) == ("pull", "push")
+    for view in views(parse_loss("associative_embedding")):
+        assert [line.label for line in view.lines] == ["pull", "push"]
+
+
+def test_an_option_that_is_needed_is_drawn_with_several_values() -> None:
+    assert views(parse_loss("mpdiou"))[0].lines[0].label == "image_size = (2.0, 2.0)"
+
+
+def test_the_box_is_drawn_where_the_axis_puts_it() -> None:
+    shift, side, _ = views(parse_loss("giou"))
+    for scene in shift.scenes:
+        moved = scene.input.mean(0) - scene.target.mean(0)
+        assert moved.tolist() == pytest.approx([scene.place, 0])
+    for scene in side.scenes:
+        assert (scene.input.amax(0) - scene.input.amin(0)).tolist() == pytest.approx([scene.place] * 2)
 
 
 @pytest.mark.parametrize("name", ["giou", "smooth_l1", "sigmoid_focal", "quality_focal", "cross_entropy"])
@@ -50,10 +113,9 @@ def test_formats(tmp_path: Path, name: str, signature: bytes) -> None:
     assert path.read_bytes().startswith(signature)
 
 
-def test_a_kind_without_a_view_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lossatlas.lab.views.VIEWS", {})
-    with pytest.raises(ArgumentError, match="there is no plot of giou_loss, which takes boxes"):
-        views(parse_loss("giou"))
+def test_options_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"joint_ohkm\(topk=99\) cannot be drawn: .*topk"):
+        plot_loss(parse_loss("joint_ohkm(topk=99)"), tmp_path / "joint_ohkm.png")
 
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:

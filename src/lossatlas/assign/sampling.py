@@ -210,7 +210,7 @@ class IoUBalancedSampler:
 
     Example:
         >>> assignment = Assignment.from_torchvision(torch.tensor([-1] * 8))
-        >>> overlaps = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2, 0.3])
+        >>> overlaps = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.15, 0.3])
         >>> IoUBalancedSampler(3)(assignment, overlaps).state[6:]
         tensor([0, 0], dtype=torch.int8)
 

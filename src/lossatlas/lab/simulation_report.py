@@ -12,7 +12,7 @@ from rich.table import Table
 from lossatlas.lab.plots import COLOURS
 from lossatlas.lab.simulation import CENTER, RADIUS, SimulationResult
 
-_SHOWN = (0.0, 0.05, 0.1, 0.25, 0.5, 0.8, 0.9, 1.0)
+_SHOWN = (0.0, 0.1, 0.25, 0.5, 0.8, 1.0)
 """The parts of the iterations after which the table shows the error."""
 
 
@@ -22,7 +22,7 @@ def show_simulation(results: Sequence[SimulationResult], console: Console) -> No
     table = Table(
         title="error by iteration", caption="sum over all cases of |Δx| + |Δy| + |Δw| + |Δh|", box=SIMPLE_HEAD
     )
-    table.add_column("loss", overflow="fold")
+    table.add_column("loss", no_wrap=True)
     shown = sorted({round(part * iterations) for part in _SHOWN})
     for iteration in shown:
         table.add_column(str(iteration), justify="right", no_wrap=True)

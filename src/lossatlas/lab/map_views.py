@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from lossatlas.lab.views import Line, LossFunction, View, ViewMaker
 from lossatlas.losses.catalog import InputKind
 
 SIDE = 16
+CENTER = 7
+RADIUS = 3.5
 KEYPOINTS = 17
 BINS = 64
 
@@ -157,57 +159,52 @@ def _coordinate_logits(loss: LossFunction) -> list[View]:
 
 
 def _segmentation_maps(loss: LossFunction) -> list[Map]:
-    center = (SIDE - 1) / 2
-    target = (_distance(center, center) < 4.5).long()[None]
-    logits = (1.5 * (4.5 - _distance(center + 3, center))).clamp(-3, 3)
-    return _maps(loss, logits[None, None], target, {"reduction": "mean"}, torch.sigmoid, "predicted probability")
+    target = (_distance(CENTER) < RADIUS).long()[None]
+    logits = (1.5 * (RADIUS - _distance(CENTER + 3))).clamp(-3, 3)
+    return _maps(loss, logits[None, None], target, logits=True)
 
 
 def _heatmap_logit_maps(loss: LossFunction) -> list[Map]:
     target, found = _gaussians(torch.tensor([[0.0, 3.0]], dtype=torch.float64))[0]
-    return _maps(loss, found.clamp(0.02, 0.98).logit(), target, {}, torch.sigmoid, "predicted probability")
+    return _maps(loss, found.clamp(0.02, 0.98).logit(), target, logits=True)
 
 
 def _keypoint_gradients(loss: LossFunction) -> list[Map]:
     shift = torch.zeros(1, KEYPOINTS, dtype=torch.float64)
     target = _gaussians(shift)
     shift[:, 0] = 3
-    return _maps(loss, _gaussians(shift), target, {}, torch.clone, "prediction")
+    return _maps(loss, _gaussians(shift), target, logits=False)
 
 
 def _part_gradients(loss: LossFunction) -> list[Map]:
     field = torch.zeros(1, 2, SIDE, SIDE, dtype=torch.float64)
     field[:, 0, 6:9, 3:13] = 1
-    return _maps(loss, field.roll(2, dims=2), field, {}, torch.clone, "prediction, along the limb")
+    return _maps(loss, field.roll(2, dims=2), field, logits=False)
 
 
-def _maps(
-    loss: LossFunction,
-    input: Tensor,
-    target: Tensor,
-    arguments: Mapping[str, Any],
-    shown: Callable[[Tensor], Tensor],
-    title: str,
-) -> list[Map]:
+def _maps(loss: LossFunction, input: Tensor, target: Tensor, *, logits: bool) -> list[Map]:
     """Target, prediction, and the gradient by it, each of the first image and channel."""
     input = input.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(input, target, **arguments).sum(), input)
-    maps = {"target": target, title: shown(input.detach()), "gradient by the prediction": gradient}
-    images = [values.reshape(-1, SIDE, SIDE)[0].double() for values in maps.values()]
-    return [Map(name, image, signed=image is images[-1]) for name, image in zip(maps, images, strict=True)]
+    (gradient,) = torch.autograd.grad(loss(input, target, reduction="mean"), input)
+    shown = input.detach().sigmoid() if logits else input.detach()
+    target, shown, gradient = (values.reshape(-1, SIDE, SIDE)[0].double() for values in (target, shown, gradient))
+    return [
+        Map("target", target),
+        Map("predicted probability" if logits else "prediction", shown),
+        Map("gradient by the logits" if logits else "gradient by the prediction", gradient, signed=True),
+    ]
 
 
 def _gaussians(shift: Tensor) -> Tensor:
-    """Heatmaps (*shape, SIDE, SIDE) of Gaussians of height 1 that are shifted (*shape) to the right of the middle."""
-    center = (SIDE - 1) / 2
-    pixels = torch.arange(SIDE, dtype=shift.dtype) - center
+    """Heatmaps (*shape, SIDE, SIDE) of Gaussians of height 1 that are shifted (*shape) to the right."""
+    pixels = torch.arange(SIDE, dtype=shift.dtype) - CENTER
     squared = (pixels - shift[..., None, None]) ** 2 + pixels[:, None] ** 2
     return torch.exp(-squared / (2 * 2.0**2))
 
 
-def _distance(x: float, y: float) -> Tensor:
+def _distance(x: float) -> Tensor:
     pixels = torch.arange(SIDE, dtype=torch.float64)
-    return torch.hypot(pixels - x, pixels[:, None] - y)
+    return torch.hypot(pixels - x, pixels[:, None] - CENTER)
 
 
 MAP_VIEWS: Mapping[InputKind, ViewMaker] = {

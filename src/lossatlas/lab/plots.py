@@ -75,23 +75,34 @@ def _draw_views(figure: Figure | SubFigure, shown: Sequence[Shown]) -> None:
             _draw_scenes(axes[0, column], view.scenes)
     axes[-2, 0].set_ylabel("value")
     axes[-1, 0].set_ylabel("gradient")
+    _draw_legends(figure, axes[-2])
     for axis in axes[-1, :1] if comparable else axes[-1]:
         _cut_peaks(axis)
 
 
 def _draw_view(upper: Axes, lower: Axes, view: View, lines: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
     for index, (x, value, gradient) in enumerate(lines):
-        width = 2 + 0.6 * (len(lines) - 1 - index)  # so that a line under another is seen
+        width = 1.8 + 0.4 * (len(lines) - 1 - index)  # so that a line under another is seen
         upper.plot(x, value, color=COLOURS[index], linewidth=width, label=view.lines[index].label)
         lower.plot(x, gradient, color=COLOURS[index], linewidth=width)
     lower.set_xlabel(view.varied)
     lower.axhline(0, color="#5b6472", linewidth=0.8, zorder=0)
-    if view.lines[0].label:
-        upper.legend(frameon=False, fontsize=9)
     for axis in (upper, lower):
+        axis.set_xlim(view.low, view.high)  # so that the scenes are above their places
         axis.grid(color="#e1e5eb", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_legends(figure: Figure | SubFigure, axes: Sequence[Axes]) -> None:
+    """One legend for all views where it would be the same, else one for each."""
+    legends = [axis.get_legend_handles_labels() for axis in axes]
+    if len({tuple(labels) for _, labels in legends}) == 1:
+        if legends[0][1]:
+            figure.legend(*legends[0], loc="outside lower center", ncols=1 + 2 * len(axes), frameon=False, fontsize=9)
+    else:
+        for axis in axes:
+            axis.legend(frameon=False, fontsize=9)
 
 
 def _draw_scenes(axis: Axes, scenes: Sequence[Scene]) -> None:

@@ -17,7 +17,9 @@ def test_every_kind_of_input_has_views() -> None:
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_every_loss_of_the_catalogue_can_be_drawn(name: str, tmp_path: Path) -> None:
+def test_every_loss_of_the_catalogue_can_be_drawn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lossatlas.lab.views.SAMPLES", 41)
+    monkeypatch.setattr("lossatlas.lab.views.SINGLE_SAMPLES", 7)
     spec = LossSpec(CATALOG[name], {})
     for view in views(spec):
         slopes = []

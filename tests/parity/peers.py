@@ -1,4 +1,4 @@
-"""What the comparisons of segmentation losses with other libraries share."""
+"""What the comparisons with other libraries share."""
 
 import warnings
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 """Our classification losses against those of fvcore, kornia, MONAI, segmentation_models_pytorch and timm."""
 
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -10,17 +8,9 @@ from torch import Tensor
 
 from lossatlas import losses
 from tests.conformance.cases import classification, information
+from tests.parity.peers import Loss, Sample, peer
 
-Sample = Callable[[torch.Generator], tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor, Tensor], Tensor]
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 3.0, 0.25], dtype=torch.float64)
-
-
-def peer(name: str) -> Any:
-    """Import a module of a peer, whose own warnings are not ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip(name)
 
 
 def heatmaps(generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossatlas.boxes.priors import anchor_grid, point_grid
+from lossatlas.losses import prior_probability_bias
 from lossatlas.objectives import FCOSOutputs, RetinaNetOutputs
 
 STRIDES = (8, 16, 32)
@@ -133,10 +134,6 @@ def _bias(layer: nn.Conv2d) -> Tensor:
     return layer.bias
 
 
-def _prior_logit() -> float:
-    return -math.log((1 - PRIOR) / PRIOR)
-
-
 def _by_place(output: Tensor, numbers: int) -> Tensor:
     """Return (B, A * numbers, H, W) as (B, H * W * A, numbers), in the order of `lossatlas.boxes.priors`."""
     return output.permute(0, 2, 3, 1).reshape(len(output), -1, numbers)
@@ -165,7 +162,7 @@ class PointDetector(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.pyramid = Pyramid()
-        self.classes = Head(num_classes, _prior_logit())
+        self.classes = Head(num_classes, prior_probability_bias(PRIOR))
         self.boxes = Head(5)
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
 
@@ -207,7 +204,7 @@ class AnchorDetector(nn.Module):
         self.num_classes = num_classes
         anchors = len(ANCHOR_SCALES) * len(ANCHOR_RATIOS)
         self.pyramid = Pyramid()
-        self.classes = Head(anchors * num_classes, _prior_logit())
+        self.classes = Head(anchors * num_classes, prior_probability_bias(PRIOR))
         self.boxes = Head(anchors * 4)
 
     def forward(self, images: Tensor) -> RetinaNetOutputs:

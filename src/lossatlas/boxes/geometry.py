@@ -113,17 +113,21 @@ def overlap(input: Boxes, target: Boxes) -> Overlap:
     """
     start, end = input.split(2, dim=-1)
     target_start, target_end = target.split(2, dim=-1)
-    size, target_size = (end - start).clamp(min=0), (target_end - target_start).clamp(min=0)
+    width, height = (end - start).clamp(min=0).unbind(-1)
+    target_width, target_height = (target_end - target_start).clamp(min=0).unbind(-1)
     intersection = _rectangle(torch.maximum(start, target_start), torch.minimum(end, target_end))
-    union = size.prod(-1) + target_size.prod(-1) - intersection
+    # Not `prod`, whose gradient makes the host wait for the device.
+    union = width * height + target_width * target_height - intersection
     enclosing = (torch.maximum(end, target_end) - torch.minimum(start, target_start)).clamp(min=0)
     center_offset = ((start + end) - (target_start + target_end)) / 2
     return Overlap(
         intersection,
         union,
         safe_divide(intersection, union),
-        *size.unbind(-1),
-        *target_size.unbind(-1),
+        width,
+        height,
+        target_width,
+        target_height,
         *enclosing.unbind(-1),
         *center_offset.unbind(-1),
     )

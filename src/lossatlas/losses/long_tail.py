@@ -70,11 +70,9 @@ def balanced_binary_cross_entropy_with_logits(
     x, y = upcast(input, target)
     x, y, valid = split_ignored(x, y, ignore_index)
     hit, miss = binary_costs(x, y)
-    if alpha is None:
-        share = _share_of_negatives(y.detach(), valid, per_image)
-    else:
+    if alpha is not None:
         check_number("alpha", alpha, at_least=0, at_most=1)
-        share = torch.as_tensor(alpha, dtype=x.dtype, device=x.device)
+    share = _share_of_negatives(y.detach(), valid, per_image) if alpha is None else alpha
     return reduce(share * hit + (1 - share) * miss, weight, reduction, normalizer, valid)
 
 

@@ -113,7 +113,7 @@ def test_yolov3_rule(ignore: Any) -> None:
             for box in judged
         ]
         assigner = YOLOv3BestAnchor(ignore, 0.25, block_size=source.choice([None, 1, 7]))
-        given = torch.tensor(predictions, dtype=torch.float32) if ignore == "prediction" else None
+        given = torch.tensor(predictions, dtype=torch.float32)
         assignment = assigner(ANCHORS, STRIDES, target, given)
         seen |= check(assignment, winners(claims, target), ignored)
         other = shuffled(target, source)
@@ -265,8 +265,6 @@ def test_an_object_without_an_area_or_outside_the_image_has_no_anchor() -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="`predictions` must be given with ignore='prediction'"):
         YOLOv3BestAnchor.darknet()(ANCHORS, STRIDES, empty_target())
-    with pytest.raises(ValueError, match="`predictions` must not be given with ignore='anchor'"):
-        YOLOv3BestAnchor()(ANCHORS, STRIDES, empty_target(), ANCHORS)
     with pytest.raises(ValueError, match=r"`strides` must have shape \(60,\)"):
         YOLOv5Ratio()(ANCHORS, STRIDES[1:], empty_target())
     with pytest.raises(ValueError, match=r"`probabilities` must have shape \(60, C\)"):

@@ -24,7 +24,7 @@ from lossatlas.boxes.formats import ltrb_to_xyxy, xyxy_to_ltrb
 from lossatlas.boxes.geometry import shape_iou
 from lossatlas.boxes.nms import batched_nms
 from lossatlas.boxes.priors import anchor_grid, point_grid, ssd_anchors, yolo_anchors
-from lossatlas.boxes.yolo_coders import YOLOCoder, YOLOv5Coder, YOLOXCoder
+from lossatlas.boxes.yolo_coders import YOLOCoder, YOLOv1Coder, YOLOv5Coder, YOLOXCoder
 
 ROW, GRID = torch.rand(3, 4), torch.rand(5, 1, 4)
 TARGET = {"boxes": ROW, "labels": torch.zeros(3, dtype=torch.int64)}
@@ -40,6 +40,8 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (DistributionCoder.decode, (DistributionCoder(2), torch.rand(3, 4, 3), ROW[:, :2], torch.ones(3))),
     (YOLOCoder.encode, (YOLOCoder(), ROW, GRID, torch.ones(3))),
     (YOLOCoder.decode, (YOLOCoder(), GRID, ROW, torch.ones(3))),
+    (YOLOv1Coder.encode, (YOLOv1Coder(), ROW, torch.arange(3), (9, 9))),
+    (YOLOv1Coder.decode, (YOLOv1Coder(), GRID, torch.arange(3), (9, 9))),
     (YOLOv5Coder.decode, (YOLOv5Coder(), GRID, ROW, torch.ones(3))),
     (YOLOXCoder.decode, (YOLOXCoder(), GRID, ROW[:, :2], torch.ones(3))),
     (shape_iou, (ROW[:, :2], GRID[..., :2])),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.boxes.coders import DeltaCoder, DistributionCoder
-from lossatlas.boxes.yolo_coders import YOLOCoder, YOLOv5Coder, YOLOXCoder
+from lossatlas.boxes.yolo_coders import YOLOCoder, YOLOv1Coder, YOLOv5Coder, YOLOXCoder
 
 STRIDES = torch.tensor([8.0, 16.0, 32.0], dtype=torch.float64).repeat(20)
 """Of sixty predictions."""
@@ -40,7 +40,7 @@ def by_the_formula(kind: str, logits: Tensor, cell: Tensor, anchors: Tensor) -> 
         elif kind == "x":
             x, y, w, h = (column + tx) * stride, (row + ty) * stride, math.exp(tw) * stride, math.exp(th) * stride
         else:
-            scale = float(kind)
+            scale = {8.0: 1.2, 16.0: 1.1, 32.0: 1.05}[stride] if kind == "v4" else float(kind)
             x = (column + scale * sigmoid(tx) - (scale - 1) / 2) * stride
             y = (row + scale * sigmoid(ty) - (scale - 1) / 2) * stride
             w, h = (x2 - x1) * math.exp(tw), (y2 - y1) * math.exp(th)
@@ -51,6 +51,7 @@ def by_the_formula(kind: str, logits: Tensor, cell: Tensor, anchors: Tensor) -> 
 CODERS: list[tuple[str, Any]] = [
     ("1", YOLOCoder()),
     ("1.2", YOLOCoder(scale_xy=1.2)),
+    ("v4", YOLOCoder.yolov4()),
     ("v5", YOLOv5Coder()),
     ("x", YOLOXCoder()),
 ]
@@ -80,6 +81,33 @@ def test_a_centre_out_of_range_is_encoded_as_the_nearest_in_range(coder: Any, re
         box = torch.tensor([[far - 6, 26.0, far + 6, 38.0]])
         decoded = coder.decode(coder.encode(box, anchor, stride), anchor, stride)
         assert decoded[0].tolist() == pytest.approx([near - 6, 26.0, near + 6, 38.0], abs=1e-3)
+
+
+def test_strides_that_are_not_named_keep_the_cells_range() -> None:
+    anchors, strides = torch.tensor([[3.0, 3.0, 5.0, 5.0]]).expand(2, 4), torch.tensor([8.0, 4.0])
+    logits = torch.full((2, 4), 3.0)
+    expected = torch.cat(
+        (YOLOCoder(1.5).decode(logits, anchors, strides)[:1], YOLOCoder().decode(logits, anchors, strides)[1:])
+    )
+    assert torch.equal(YOLOCoder({8: 1.5}).decode(logits, anchors, strides), expected)
+
+
+def test_yolov1_counts_cells_row_by_row() -> None:
+    coder, numbers = YOLOv1Coder((3, 4)), draw(12, 2, 4, seed=6) * 2 - 0.5
+    cells = torch.arange(12)[:, None].expand(12, 2)
+    boxes = coder.decode(numbers, cells, (90, 200))
+    for cell, pair, found in zip(range(12), numbers.tolist(), boxes.tolist(), strict=True):
+        for (x, y, w, h), box in zip(pair, found, strict=True):
+            center = (cell % 4 + x) * 50, (cell // 4 + y) * 30
+            half = w * w * 100, h * h * 45
+            expected = [center[0] - half[0], center[1] - half[1], center[0] + half[0], center[1] + half[1]]
+            assert box == pytest.approx(expected)
+    back = coder.encode(boxes, cells, (90, 200))
+    torch.testing.assert_close(back, torch.cat((numbers[..., :2], numbers[..., 2:].abs()), dim=-1))
+    flat = torch.tensor([[5.0, 5.0, 5.0, 5.0]], requires_grad=True)
+    coder.encode(flat, torch.tensor([0]), (90, 200)).sum().backward()
+    assert flat.grad is not None
+    assert flat.grad.isfinite().all()
 
 
 def test_sides_of_yolov5_end_at_four_anchors() -> None:
@@ -148,6 +176,10 @@ def test_targets_are_cut_to_the_bins() -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="`scale_xy` must be finite and at least 1"):
         YOLOCoder(scale_xy=0.9)
+    with pytest.raises(ValueError, match="`scale_xy` must be finite and at least 1"):
+        YOLOCoder({8: 1.2, 16: 0.5})
+    with pytest.raises(ValueError, match="`grid` must be finite and at least 1"):
+        YOLOv1Coder((0, 7))
     with pytest.raises(ValueError, match="`clip` must be finite and above 0"):
         YOLOXCoder(clip=0)
     with pytest.raises(ValueError, match="`margin` must be finite and at least 0 and below 16"):

@@ -89,18 +89,17 @@ class YOLOv3BestAnchor:
             anchors: ``(P, 4)`` xyxy pixels, each in the middle of its cell, as of `yolo_anchors`.
             strides: ``(P,)`` pixels, which tell the cell.
             target: ``boxes`` (G, 4) xyxy pixels, ``labels`` (G,), optionally ``iscrowd`` (G,).
-            predictions: ``(P, 4)`` predicted boxes, xyxy pixels; only ``ignore="prediction"`` takes and needs them.
+            predictions: ``(P, 4)`` predicted boxes, xyxy pixels, which ``ignore="prediction"`` needs; ``"anchor"``
+                does not look at them.
 
         Raises:
-            ValueError: shapes that do not fit, or predictions that are missing or not asked for.
+            ValueError: shapes that do not fit, or predictions that are missing.
         """
         check_anchors(anchors, strides)
-        if (predictions is not None) != (self.ignore == "prediction"):
-            raise ValueError(
-                f"`predictions` must {'be' if predictions is None else 'not be'} given with ignore={self.ignore!r}"
-            )
         boxes = anchors
-        if predictions is not None:
+        if self.ignore == "prediction":
+            if predictions is None:
+                raise ValueError("`predictions` must be given with ignore='prediction'")
             check_rows("predictions", predictions, len(anchors))
             boxes = predictions.detach()
         anchors, boxes, strides = upcast(anchors, boxes, strides)

@@ -15,7 +15,7 @@ from lossatlas.boxes.geometry import (
 from lossatlas.boxes.nms import batched_nms
 from lossatlas.boxes.priors import anchor_grid, faster_rcnn_anchors, point_grid, ssd_anchors, yolo_anchors
 from lossatlas.boxes.voting import variance_voting
-from lossatlas.boxes.yolo_coders import YOLOCoder, YOLOv5Coder, YOLOXCoder
+from lossatlas.boxes.yolo_coders import YOLOCoder, YOLOv1Coder, YOLOv5Coder, YOLOXCoder
 
 __all__ = [
     "DeltaCoder",
@@ -24,6 +24,7 @@ __all__ = [
     "PointDistanceCoder",
     "YOLOCoder",
     "YOLOXCoder",
+    "YOLOv1Coder",
     "YOLOv5Coder",
     "anchor_grid",
     "area",

@@ -6,19 +6,100 @@ anchor or a point is the square of one stride around its centre, as `yolo_anchor
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lossatlas.boxes.coders import MAX_LOG_SCALE
 from lossatlas.boxes.formats import AnyBoxes, Points, convert
-from lossatlas.checks import check_boxes, check_floating, check_number
+from lossatlas.checks import check_boxes, check_floating, check_integer, check_number
 from lossatlas.dtypes import upcast
 
 Strides: TypeAlias = Float[Tensor, "*#batch"]
+
+
+@dataclass(frozen=True)
+class YOLOv1Coder:
+    """Boxes as YOLOv1 writes them: plain numbers, the centre within its cell and the roots of the sides.
+
+    Formula:
+        x = (column + t_x) · W / columns      w = t_w² · W
+        y = (row    + t_y) · H / rows         h = t_h² · H      x, y: centre; W, H: width and height of the image
+
+    Args:
+        grid: rows and columns of cells that the image is divided into.
+
+    Raises:
+        ValueError: fewer than one row or column.
+
+    Example:
+        >>> import torch
+        >>> coder, cells = YOLOv1Coder(grid=(2, 2)), torch.tensor([1])
+        >>> coder.decode(torch.tensor([[0.5, 0.5, 0.5, 1.0]]), cells, (40, 80))
+        tensor([[ 50., -10.,  70.,  30.]])
+        >>> coder.encode(torch.tensor([[50.0, -10.0, 70.0, 30.0]]), cells, (40, 80))
+        tensor([[0.5000, 0.5000, 0.5000, 1.0000]])
+
+    Note:
+        Nothing limits the numbers: the network ends in a linear layer. A negative t_w stands for the same side as a
+        positive one. A side shorter than the dtype's epsilon is encoded as if it had that length.
+
+    Reference:
+        Redmon et al., "You Only Look Once", 2015, arXiv 1506.02640, section 2; that the network puts out the roots is
+        only in the authors' code.
+    """
+
+    grid: tuple[int, int] = (7, 7)
+
+    def __post_init__(self) -> None:
+        for cells in self.grid:
+            check_number("grid", cells, at_least=1)
+
+    def encode(self, boxes: AnyBoxes, cells: Int[Tensor, "*#batch"], image_size: tuple[int, int]) -> AnyBoxes:
+        """Return the numbers that decode to the boxes.
+
+        Args:
+            boxes: ``(*batch, 4)`` xyxy pixels.
+            cells: ``(*batch)`` number of each box's cell, row by row.
+            image_size: height and width of the image in pixels.
+
+        Returns:
+            ``(*batch, 4)`` t_x, t_y, t_w, t_h.
+        """
+        check_boxes("boxes", boxes)
+        (boxes,) = upcast(boxes)
+        center, size = _center_and_size(boxes)
+        corner, step, extent = self._grid(cells, image_size, boxes)
+        return _join(center / step - corner, (size / extent.expand_as(corner)).sqrt())
+
+    def decode(self, numbers: AnyBoxes, cells: Int[Tensor, "*#batch"], image_size: tuple[int, int]) -> AnyBoxes:
+        """Return the boxes that the network's numbers stand for.
+
+        Args:
+            numbers: ``(*batch, 4)`` t_x, t_y, t_w, t_h.
+            cells: ``(*batch)`` number of each box's cell, row by row.
+            image_size: height and width of the image in pixels.
+
+        Returns:
+            ``(*batch, 4)`` xyxy pixels.
+        """
+        check_boxes("numbers", numbers)
+        (numbers,) = upcast(numbers)
+        shift, root = numbers.split(2, dim=-1)
+        corner, step, extent = self._grid(cells, image_size, numbers)
+        return _to_boxes((corner + shift) * step, root.square() * extent.expand_as(corner))
+
+    def _grid(self, cells: Tensor, image_size: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return column and row of each cell, width and height of a cell and of the image."""
+        check_integer("cells", cells)
+        rows, columns = self.grid
+        extent = like.new_tensor([image_size[1], image_size[0]])
+        corner = torch.stack((cells % columns, cells // columns), dim=-1).to(like.dtype)
+        return corner, extent / like.new_tensor([columns, rows]), extent
 
 
 @dataclass(frozen=True)
@@ -30,8 +111,9 @@ class YOLOCoder:
         y = (row    + s σ(t_y) - (s - 1) / 2) · stride      h = hₐ exp(t_h)      x, y: centre; a: anchor; s: scale_xy
 
     Args:
-        scale_xy: s ≥ 1, by how much the centre's range is wider than the cell: 1 in v2 and v3; in v4 1.2, 1.1 and
-            1.05 at strides 8, 16 and 32.
+        scale_xy: s ≥ 1, by how much the centre's range is wider than the cell: 1 in v2 and v3. A mapping from stride to
+            s sets it for each level; strides that it does not have get 1. In v4 1.2, 1.1 and 1.05 at strides 8, 16
+            and 32, see `yolov4`.
         clip: largest t_w and t_h that `decode` raises e to; there is no gradient beyond it.
 
     Raises:
@@ -55,12 +137,18 @@ class YOLOCoder:
         2020, arXiv 2004.10934, section 3.4 (grid sensitivity).
     """
 
-    scale_xy: float = 1.0
+    scale_xy: float | Mapping[float, float] = 1.0
     clip: float = MAX_LOG_SCALE
 
     def __post_init__(self) -> None:
-        check_number("scale_xy", self.scale_xy, at_least=1)
+        for scale in self.scale_xy.values() if isinstance(self.scale_xy, Mapping) else (self.scale_xy,):
+            check_number("scale_xy", scale, at_least=1)
         check_number("clip", self.clip, above=0)
+
+    @classmethod
+    def yolov4(cls) -> Self:
+        """Return the coder of YOLOv4's configuration, with a wider range of the centre the finer the level."""
+        return cls({8: 1.2, 16: 1.1, 32: 1.05})
 
     def encode(self, boxes: AnyBoxes, anchors: AnyBoxes, strides: Strides) -> AnyBoxes:
         """Return the logits that decode to the boxes.
@@ -74,7 +162,7 @@ class YOLOCoder:
             ``(*batch, 4)`` t_x, t_y, t_w, t_h.
         """
         center, size, cell, anchor_size = _split(boxes, anchors, strides)
-        logits = _encode_center(center / strides[..., None] - cell, self.scale_xy)
+        logits = _encode_center(center / strides[..., None] - cell, self._scale(strides))
         return _join(logits, (size / anchor_size).log())
 
     def decode(self, logits: AnyBoxes, anchors: AnyBoxes, strides: Strides) -> AnyBoxes:
@@ -89,8 +177,16 @@ class YOLOCoder:
             ``(*batch, 4)`` xyxy pixels.
         """
         shift, scale, cell, anchor_size = _split_logits(logits, anchors, strides)
-        center = (cell + _decode_center(shift, self.scale_xy)) * strides[..., None]
+        center = (cell + _decode_center(shift, self._scale(strides))) * strides[..., None]
         return _to_boxes(center, anchor_size * scale.clamp(max=self.clip).exp())
+
+    def _scale(self, strides: Tensor) -> float | Tensor:
+        if not isinstance(self.scale_xy, Mapping):
+            return self.scale_xy
+        scale = torch.ones_like(strides)
+        for stride, value in self.scale_xy.items():
+            scale = torch.where(strides == stride, value, scale)
+        return scale[..., None]
 
 
 @dataclass(frozen=True)
@@ -248,11 +344,11 @@ def _split_logits(logits: Tensor, anchors: Tensor, strides: Tensor) -> tuple[Ten
     return shift, scale, *_cell(anchors, strides)
 
 
-def _decode_center(logits: Tensor, scale: float) -> Tensor:
+def _decode_center(logits: Tensor, scale: float | Tensor) -> Tensor:
     return scale * logits.sigmoid() - (scale - 1) / 2
 
 
-def _encode_center(offset: Tensor, scale: float) -> Tensor:
+def _encode_center(offset: Tensor, scale: float | Tensor) -> Tensor:
     return _logit((offset + (scale - 1) / 2) / scale)
 
 

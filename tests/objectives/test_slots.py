@@ -11,7 +11,17 @@ from lossatlas import losses
 from lossatlas.boxes.coders import DeltaCoder
 from lossatlas.boxes.geometry import overlap
 from lossatlas.objectives import FCOS, FCOSOutputs, RetinaNet, RetinaNetOutputs
-from lossatlas.objectives.slots import box_slot, class_slot
+from lossatlas.objectives.slots import (
+    BOX_KINDS,
+    IGNORE,
+    SIGMOID_KINDS,
+    SOFTMAX_KINDS,
+    BinLoss,
+    BoxLoss,
+    BoxPairs,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
 
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [20.0, 0, 30, 10], [40.0, 0, 50, 10]])
 TARGETS = [
@@ -37,20 +47,27 @@ def outputs() -> RetinaNetOutputs:
     return RetinaNetOutputs(torch.randn(2, 3, 3, generator=generator), deltas.requires_grad_(), ANCHORS)
 
 
+def regression(loss: Any, *given: Any) -> tuple[str, bool]:
+    slot = BoxLoss(loss, *given)
+    return slot.regression, slot.elementwise
+
+
 @pytest.mark.parametrize(
     "wrap", [lambda loss: loss, functools.partial, lambda loss: functools.partial(loss, weight=None)]
 )
 def test_the_catalogue_says_what_a_box_loss_takes(wrap: Any) -> None:
-    assert box_slot(wrap(losses.giou_loss), None) == ("boxes", False)
-    assert box_slot(wrap(losses.smooth_l1_loss), None) == ("encoded", True)
-    assert box_slot(wrap(losses.smooth_l1_loss), "boxes") == ("boxes", True)
+    assert regression(wrap(losses.giou_loss)) == ("boxes", False)
+    assert regression(wrap(losses.smooth_l1_loss)) == ("encoded", True)
+    assert regression(wrap(losses.smooth_l1_loss), "boxes") == ("boxes", True)
+    assert regression(wrap(losses.rmse_loss)) == ("encoded", False)
 
 
 def test_module_forms_fit() -> None:
-    assert box_slot(losses.FocalEIoULoss(gamma=0.7), None) == ("boxes", False)
-    assert box_slot(losses.L1Loss(), None) == ("encoded", True)
-    assert class_slot(losses.SigmoidFocalLoss(), None) == "binary"
-    assert class_slot(losses.QualityFocalLoss(), None) == "quality"
+    assert regression(losses.FocalEIoULoss(gamma=0.7)) == ("boxes", False)
+    assert regression(losses.L1Loss()) == ("encoded", True)
+    assert SigmoidLoss(losses.SigmoidFocalLoss()).target == "binary"
+    assert SigmoidLoss(losses.QualityFocalLoss()).target == "quality"
+    assert SigmoidLoss(losses.RankSortLoss()).target == "quality"
 
 
 def test_losses_of_another_kind_are_refused_by_name() -> None:
@@ -145,16 +162,16 @@ def test_arguments_that_a_loss_needs_must_be_bound() -> None:
     ):
         with pytest.raises(ValueError, match=r"`box_loss` mpdiou_loss needs image_size: .* MPDIoULoss\(image_size="):
             FCOS(box_loss=loss)
-    assert box_slot(losses.MPDIoULoss(image_size=(9, 9)), None) == ("boxes", False)
-    assert box_slot(functools.partial(losses.mpdiou_loss, image_size=(9, 9)), None) == ("boxes", False)
-    assert class_slot(losses.EqualizedFocalLoss(num_classes=3), None) == "binary"
+    assert regression(losses.MPDIoULoss(image_size=(9, 9))) == ("boxes", False)
+    assert regression(functools.partial(losses.mpdiou_loss, image_size=(9, 9))) == ("boxes", False)
+    assert SigmoidLoss(losses.EqualizedFocalLoss(num_classes=3)).target == "binary"
 
 
 @pytest.mark.parametrize("normalizer", ["batch", "image", "all_reduce", "moving_average"])
 def test_every_box_loss_of_the_library_fits_both_objectives(normalizer: Any) -> None:
     points, strides = ANCHORS[:, :2] + 5, torch.full((3,), 8.0)
     for entry in losses.CATALOG.values():
-        if entry.input_kind not in ("boxes", "elementwise") or entry.name in UNFIT:
+        if entry.input_kind not in BOX_KINDS or entry.name in UNFIT:
             continue
         raw = outputs()
         distances = raw.deltas.detach().abs().requires_grad_()
@@ -172,16 +189,129 @@ def test_every_box_loss_of_the_library_fits_both_objectives(normalizer: Any) -> 
             assert (leaf.grad != 0).any(), entry.name
 
 
-def test_every_class_loss_of_the_library_leaves_out_what_is_ignored() -> None:
+@pytest.mark.parametrize("normalizer", ["batch", "image", "moving_average"])
+def test_every_class_loss_of_the_library_leaves_out_what_is_ignored(normalizer: Any) -> None:
     targets = [TARGETS[0], {**TARGETS[1], "iscrowd": torch.tensor([False, True])}]
     for entry in losses.CATALOG.values():
-        if entry.input_kind not in ("binary_logits", "quality_logits"):
+        if entry.input_kind not in SIGMOID_KINDS or entry.name in UNFIT:
             continue
         raw = outputs()
         raw.class_logits.requires_grad_()
-        term = RetinaNet(class_loss=entry.module(**REQUIRED.get(entry.name, {})))(raw, targets)["class"]
+        objective = RetinaNet(class_loss=entry.module(**REQUIRED.get(entry.name, {})), normalizer=normalizer)
+        term = objective(raw, targets)["class"]
         term.backward()
         assert term.isfinite()
         assert raw.class_logits.grad is not None
         assert (raw.class_logits.grad[1, 2] == 0).all(), entry.name
         assert (raw.class_logits.grad[:, :2] != 0).any(), entry.name
+
+
+def class_term(loss: Any, given: RetinaNetOutputs) -> Tensor:
+    """What a RetinaNet with such a class loss puts out for logits of its own."""
+    logits = given.class_logits.detach().requires_grad_()
+    term = RetinaNet(class_loss=loss)(RetinaNetOutputs(logits, given.deltas, given.anchors), TARGETS)["class"]
+    (gradient,) = torch.autograd.grad(term, logits)
+    return torch.cat((term.detach()[None], gradient.flatten()))
+
+
+def both(loss: Any, logits: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(loss, logits)
+    return torch.cat((loss.detach()[None], gradient.flatten()))
+
+
+def test_ranking_losses_rank_the_whole_batch() -> None:
+    given = outputs()
+    place = ([0, 1, 1], [1, 0, 2], [1, 0, 2])
+    target = torch.zeros(2, 3, 3)
+    target[place] = 1
+    decoded = DeltaCoder().decode(given.deltas[place[:2]], ANCHORS[place[1]]).detach()
+    boxes = torch.cat([image["boxes"] for image in TARGETS])
+    quality = target.clone()
+    quality[place] = overlap(decoded, boxes).iou
+    error = target.clone()
+    error[place] = losses.giou_loss(decoded, boxes, reduction="none")
+    logits = given.class_logits.requires_grad_()
+    for loss, expected in (
+        (losses.ap_loss, losses.ap_loss(logits, target)),
+        (losses.dr_loss, losses.dr_loss(logits, target)),
+        (losses.alrp_loss, losses.alrp_loss(logits, target, localization_error=error).classification),
+        (losses.rank_sort_loss, sum(losses.rank_sort_loss(logits, quality))),
+    ):
+        torch.testing.assert_close(class_term(loss, given), both(expected, logits))
+
+
+def test_losses_with_a_mean_of_their_own_are_not_divided_by_positives() -> None:
+    given = outputs()
+    target = torch.zeros(2, 3, 3)
+    target[[0, 1, 1], [1, 0, 2], [1, 0, 2]] = 1
+    logits = given.class_logits.requires_grad_()
+    torch.testing.assert_close(class_term(losses.ghmc_loss, given), both(losses.ghmc_loss(logits, target), logits))
+
+
+def test_losses_of_numbers_classify_by_probabilities() -> None:
+    given = outputs()
+    target = torch.zeros(2, 3, 3)
+    target[[0, 1, 1], [1, 0, 2], [1, 0, 2]] = 1
+    logits = given.class_logits.requires_grad_()
+    for loss, expected in (
+        (losses.mse_loss, (logits.sigmoid() - target).square().sum() / 3),
+        (losses.binary_cross_entropy, losses.binary_cross_entropy_with_logits(logits, target, normalizer=3)),
+    ):
+        torch.testing.assert_close(class_term(loss, given), both(expected, logits))
+
+
+def test_the_state_of_a_loss_is_part_of_the_objective() -> None:
+    for wrap in (lambda loss: loss, lambda loss: functools.partial(loss, reduction="mean")):
+        objective = RetinaNet(class_loss=wrap(losses.GHMCLoss(bins=4)), box_loss=wrap(losses.WIoULoss()))
+        fresh = {name: value.clone() for name, value in objective.state_dict().items()}
+        assert len(fresh) == 3  # the bins and whether they have begun, the running mean
+        objective(outputs(), TARGETS)
+        assert all((value != fresh[name]).any() for name, value in objective.state_dict().items())
+        kept = {name: value.clone() for name, value in objective.state_dict().items()}
+        objective.eval()(outputs(), TARGETS)
+        assert all((value == kept[name]).all() for name, value in objective.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [name for name, entry in losses.CATALOG.items() if entry.input_kind in SOFTMAX_KINDS])
+def test_every_softmax_loss_of_the_library_leaves_out_what_is_ignored(name: str) -> None:
+    loss = losses.CATALOG[name].module(**({"num_classes": 4} if name == "seesaw_loss" else {}))
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.tensor([[0, 3, IGNORE], [IGNORE, 1, 2]])
+    weight, normalizer = torch.tensor([[2.0], [1.0]]), torch.tensor(5.0)
+    slot = SoftmaxLoss(loss).eval()
+    value = slot(logits, target, weight=weight, normalizer=normalizer)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert (gradient[target == IGNORE] == 0).all()
+    assert (gradient[target != IGNORE] != 0).all()
+    single = [
+        factor * slot(logits[i, j], target[i, j], weight=None, normalizer=1.0)
+        for i, j, factor in ((0, 0, 2), (0, 1, 2), (1, 1, 1), (1, 2, 1))
+    ]
+    torch.testing.assert_close(value, sum(single) / 5)
+
+
+def test_a_softmax_slot_takes_class_logits_only() -> None:
+    with pytest.raises(ValueError, match=r"`class_loss` must be one of cross_entropy, .* but got sigmoid_focal_loss"):
+        SoftmaxLoss(losses.sigmoid_focal_loss)
+    spy = Spy()
+    SoftmaxLoss(spy)(torch.zeros(2, 3, 4), torch.zeros(2, 3), weight=torch.ones(2, 1), normalizer=1.0)
+    ((input, target, options),) = spy.calls
+    assert (input.shape, target.shape, options["weight"].shape) == ((6, 4), (6,), (6,))
+
+
+def test_the_bin_slot_takes_the_mean_of_the_sides() -> None:
+    logits = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    target, weight = torch.linspace(0, 5, 12).view(3, 4), torch.tensor([1.0, 0.5, 2.0])
+    value = BinLoss(losses.distribution_focal_loss)(logits, target, weight=weight, normalizer=torch.tensor(7.0))
+    each = losses.distribution_focal_loss(logits, target, reduction="none").mean(1)
+    torch.testing.assert_close(value, (each * weight).sum() / 7)
+    with pytest.raises(ValueError, match="`distribution_loss` must be one of distribution_focal_loss, or a callable"):
+        BinLoss(losses.cross_entropy)
+
+
+def test_one_root_for_each_box() -> None:
+    pairs = BoxPairs(
+        torch.zeros(2, 4), torch.zeros(2, 4), torch.tensor([[2.0, 0, 0, 0], [1, 1, 1, 1]]), torch.zeros(2, 4)
+    )
+    value = BoxLoss(losses.rmse_loss)(pairs, weight=torch.tensor([1.0, 10.0]), normalizer=torch.tensor(2.0))
+    assert value.item() == pytest.approx((1 + 10) / 2)

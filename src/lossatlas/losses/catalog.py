@@ -102,6 +102,8 @@ class LossEntry:
     module: ModuleForm[Any] | type[nn.Module]
     family: str
     input_kind: InputKind
+    own_mean: bool = False
+    """Whether the mean is part of the loss: a number of positives in its place would scale it by thousands."""
 
     @property
     def name(self) -> str:
@@ -182,12 +184,12 @@ _ENTRIES = (
     ),
     LossEntry(long_tail.seesaw_loss, long_tail.SeesawLoss, "classification", "class_logits"),
     LossEntry(equalized.equalized_focal_loss, equalized.EqualizedFocalLoss, "classification", "binary_logits"),
-    LossEntry(ghm.ghmc_loss, ghm.GHMCLoss, "classification", "binary_logits"),
+    LossEntry(ghm.ghmc_loss, ghm.GHMCLoss, "classification", "binary_logits", own_mean=True),
     LossEntry(ghm.ghmr_loss, ghm.GHMRLoss, "regression", "elementwise"),
     LossEntry(robust.poly_loss, robust.PolyLoss, "classification", "class_logits"),
     LossEntry(robust.bi_tempered_loss, robust.BiTemperedLoss, "classification", "class_logits"),
     LossEntry(ranking.ap_loss, ranking.APLoss, "ranking", "ranking_logits"),
-    LossEntry(ranking.dr_loss, ranking.DRLoss, "ranking", "ranking_logits"),
+    LossEntry(ranking.dr_loss, ranking.DRLoss, "ranking", "ranking_logits", own_mean=True),
     LossEntry(ranking.alrp_loss, ranking.ALRPLoss, "ranking", "ranking_logits"),
     LossEntry(ranking.rank_sort_loss, ranking.RankSortLoss, "ranking", "ranking_qualities"),
     LossEntry(regression.l1_loss, regression.L1Loss, "regression", "elementwise"),

@@ -11,15 +11,21 @@ from lossatlas.boxes.geometry import overlap
 from lossatlas.boxes.nms import batched_nms
 from lossatlas.checks import check_number
 from lossatlas.dtypes import upcast
-from lossatlas.objectives.slots import ClassTarget, LossFunction, Regression, box_slot, class_slot
+from lossatlas.losses.boxes import giou_loss
+from lossatlas.objectives.slots import (
+    IGNORE,
+    BoxLoss,
+    BoxPairs,
+    ClassTarget,
+    LossFunction,
+    Regression,
+    SigmoidLoss,
+)
 from lossatlas.objectives.terms import NormalizerMode, PositiveNormalizer, Scale
 
 Target: TypeAlias = Mapping[str, Tensor]
 Detections: TypeAlias = dict[str, Tensor]
 NMS: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-
-IGNORE = -1
-"""Class target of a prediction that is not trained."""
 
 
 class Positives(NamedTuple):
@@ -37,17 +43,39 @@ class Positives(NamedTuple):
     """``(B,)`` positives of each image, floating point."""
 
 
-class BoxPairs(NamedTuple):
-    """Predictions of the positives and their targets, in both forms that a box loss can take; all ``(N, 4)``."""
+class BoxObjective(nn.Module):
+    """The box slot and the normaliser of a detector, whatever its classifier."""
 
-    decoded: Tensor
-    boxes: Tensor
-    encoded: Tensor
-    encoded_boxes: Tensor
+    def __init__(
+        self,
+        *,
+        box_loss: LossFunction,
+        regression: Regression | None,
+        box_weight: float,
+        normalizer: NormalizerMode | PositiveNormalizer,
+    ) -> None:
+        super().__init__()
+        check_number("box_weight", box_weight, at_least=0)
+        self.box_loss = BoxLoss(box_loss, regression)
+        self.box_weight = box_weight
+        self.normalizer = normalizer if isinstance(normalizer, PositiveNormalizer) else PositiveNormalizer(normalizer)
+
+    def box_term(self, pairs: BoxPairs, positives: Positives, scale: Scale, weight: Tensor | None = None) -> Tensor:
+        """Return the weighted regression term over the positives.
+
+        Args:
+            pairs: predictions and targets.
+            positives: the positives they belong to.
+            scale: what the sum is divided by.
+            weight: ``(N,)`` factors of the positives.
+        """
+        weight = scale.weigh(positives.image, weight)
+        loss: Tensor = self.box_loss(pairs, weight=weight, normalizer=scale.denominator)
+        return self.box_weight * loss
 
 
-class DenseObjective(nn.Module):
-    """Slots, normaliser and terms of a detector that classifies and regresses at every place of a grid."""
+class DenseObjective(BoxObjective):
+    """Slots, normaliser and terms of a detector with a logit for each class at every place of a grid."""
 
     def __init__(
         self,
@@ -60,16 +88,10 @@ class DenseObjective(nn.Module):
         box_weight: float,
         normalizer: NormalizerMode | PositiveNormalizer,
     ) -> None:
-        super().__init__()
+        super().__init__(box_loss=box_loss, regression=regression, box_weight=box_weight, normalizer=normalizer)
         check_number("class_weight", class_weight, at_least=0)
-        check_number("box_weight", box_weight, at_least=0)
-        self.class_target = class_slot(class_loss, class_target)
-        self.regression, self._elementwise = box_slot(box_loss, regression)
-        self.class_loss = class_loss
-        self.box_loss = box_loss
+        self.class_loss = SigmoidLoss(class_loss, class_target)
         self.class_weight = class_weight
-        self.box_weight = box_weight
-        self.normalizer = normalizer if isinstance(normalizer, PositiveNormalizer) else PositiveNormalizer(normalizer)
 
     def class_term(
         self,
@@ -81,40 +103,20 @@ class DenseObjective(nn.Module):
     ) -> Tensor:
         """Return the weighted classification term over all predictions that are not ignored."""
         quality: Tensor | float = 1.0
-        if self.class_target == "quality":
+        if self.class_loss.target == "quality":
             quality = overlap(*upcast(pairs.decoded.detach(), pairs.boxes)).iou
         target = class_targets(logits, assignments, positives, quality)
+        error = None
+        if self.class_loss.needs_localization_error:
+            error = target.new_zeros((*target.shape[:2], 1))
+            # aLRP's error of a box: GIoU loss / 2 / (1 - τ) with τ = 0.5.
+            lost = giou_loss(pairs.decoded.detach(), pairs.boxes, reduction="none")
+            error[positives.image, positives.prediction, 0] = lost.to(error.dtype)
         weight = None if scale.image_weight is None else scale.image_weight[:, None, None]
-        loss = self.class_loss(
-            logits,
-            target,
-            ignore_index=IGNORE,
-            weight=weight,
-            reduction="mean",
-            normalizer=scale.denominator,
+        loss: Tensor = self.class_loss(
+            logits, target, weight=weight, normalizer=scale.denominator, localization_error=error
         )
         return self.class_weight * loss
-
-    def box_term(self, pairs: BoxPairs, positives: Positives, scale: Scale, weight: Tensor | None = None) -> Tensor:
-        """Return the weighted regression term over the positives.
-
-        Args:
-            pairs: predictions and targets.
-            positives: the positives they belong to.
-            scale: what the sum is divided by.
-            weight: ``(N,)`` factors of the positives.
-        """
-        if self.regression == "boxes":
-            input, target = pairs.decoded, pairs.boxes
-        else:
-            input, target = pairs.encoded, pairs.encoded_boxes
-        image_weight = scale.weight_of(positives.image)
-        if image_weight is not None:
-            weight = image_weight if weight is None else weight * image_weight
-        if weight is not None and self._elementwise:
-            weight = weight[:, None]
-        loss = self.box_loss(input, target, weight=weight, reduction="mean", normalizer=scale.denominator)
-        return self.box_weight * loss
 
 
 def check_predictions(name: str, tensor: Tensor, shape: tuple[int | None, ...], meaning: str) -> None:

@@ -19,7 +19,6 @@ from lossatlas.losses.classification import binary_cross_entropy_with_logits
 from lossatlas.losses.focal import sigmoid_focal_loss
 from lossatlas.objectives.dense import (
     NMS,
-    BoxPairs,
     DenseObjective,
     Detections,
     Target,
@@ -28,7 +27,7 @@ from lossatlas.objectives.dense import (
     gather_positives,
     select_detections,
 )
-from lossatlas.objectives.slots import ClassTarget, LossFunction, Regression
+from lossatlas.objectives.slots import BoxPairs, ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
 from lossatlas.typing import Boxes, PerBox
 

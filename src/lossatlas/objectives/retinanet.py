@@ -17,7 +17,6 @@ from lossatlas.losses.focal import sigmoid_focal_loss
 from lossatlas.losses.regression import smooth_l1_loss
 from lossatlas.objectives.dense import (
     NMS,
-    BoxPairs,
     DenseObjective,
     Detections,
     Target,
@@ -26,7 +25,7 @@ from lossatlas.objectives.dense import (
     gather_positives,
     select_detections,
 )
-from lossatlas.objectives.slots import ClassTarget, LossFunction, Regression
+from lossatlas.objectives.slots import BoxPairs, ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
 
 DEFAULT_BOX_LOSS = functools.partial(smooth_l1_loss, beta=1 / 9)

@@ -57,6 +57,11 @@ class Scale(NamedTuple):
         """Return the factors of elements that belong to the given images, None for all 1."""
         return None if self.image_weight is None else self.image_weight[image]
 
+    def weigh(self, image: Tensor, weight: Tensor | None) -> Tensor | None:
+        """Return the product of `weight_of` the images and the elements' own factors, None for all 1."""
+        factor = self.weight_of(image)
+        return weight if factor is None else factor if weight is None else weight * factor
+
 
 class PositiveNormalizer(nn.Module):
     """What a detector's terms are divided by: an amount of positives, such as their number.

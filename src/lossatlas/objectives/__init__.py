@@ -2,6 +2,16 @@
 
 from lossatlas.objectives.fcos import FCOS, FCOSOutputs
 from lossatlas.objectives.retinanet import RetinaNet, RetinaNetOutputs
+from lossatlas.objectives.segmentation import Segmentation, SegmentationOutputs
 from lossatlas.objectives.terms import LossTerms, PositiveNormalizer
 
-__all__ = ["FCOS", "FCOSOutputs", "LossTerms", "PositiveNormalizer", "RetinaNet", "RetinaNetOutputs"]
+__all__ = [
+    "FCOS",
+    "FCOSOutputs",
+    "LossTerms",
+    "PositiveNormalizer",
+    "RetinaNet",
+    "RetinaNetOutputs",
+    "Segmentation",
+    "SegmentationOutputs",
+]

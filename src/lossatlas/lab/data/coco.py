@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from lossatlas.lab.data.dataset import DetectionData, DetectionSplit, ImageRecord, ObjectRow, fingerprint
-from lossatlas.lab.data.images import CACHE_BYTES, ImageCache, UndecodableImageError, image_size, read_image
+from lossatlas.lab.data.images import CACHE_BYTES, ImageFiles, UndecodableImageError, image_size
 from lossatlas.lab.data.problems import DataError, Kind, Problem
 
 EDGE_TOLERANCE = 1.0
@@ -43,25 +43,20 @@ class CocoSplit(DetectionSplit):
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         super().__init__(name, class_names, records)
-        self.paths = tuple(paths)
-        self._cache = ImageCache(cache_bytes)
+        self.files = ImageFiles(paths, [record.image_id for record in records], cache_bytes)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file of every image."""
+        return self.files.paths
 
     def image(self, index: int) -> Tensor:
         """Pixels of an image, (3, H, W) uint8; a file that cannot be decoded raises `DataError`."""
-        path = self.paths[index]
-        image = self._cache.get(path)
-        if image is None:
-            try:
-                image = read_image(path)
-            except UndecodableImageError as error:
-                image_id = self.records[index].image_id
-                raise DataError([Problem(Kind.UNDECODABLE_IMAGE, str(path), str(error), image_id)]) from error
-            self._cache.add(path, image)
-        return image
+        return self.files[index]
 
     def image_digest(self, index: int) -> bytes:
-        """Size of the file in bytes: another picture hardly ever compresses to the same."""
-        return str(self.paths[index].stat().st_size).encode()
+        """What tells the file of an image from another."""
+        return self.files.digest(index)
 
 
 @dataclass

@@ -1,15 +1,22 @@
-"""Image files: what their headers say, their pixels, and a cache of decoded ones.
+"""Image files: where they are, what their headers say, their pixels, and a cache of decoded ones.
 
 Pixels are taken as they are stored: the orientation tag of EXIF is not applied, because COCO's boxes are drawn against
 the stored pixels. Transparency is ignored. Pictures with 16 bits keep the upper 8 of them, the same for every picture.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from lossatlas.lab.data.problems import DataError, Kind, Problem
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+"""Endings of the names of image files."""
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
@@ -20,6 +27,11 @@ CACHE_BYTES = 1 << 30
 
 class UndecodableImageError(Exception):
     """An image file whose pixels cannot be had; the message says why."""
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files of a folder and those below it, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def _open(path: Path) -> Image.Image:
@@ -62,10 +74,7 @@ def read_image(path: Path) -> Tensor:
         UndecodableImageError: if the file cannot be decoded.
     """
     with _open(path) as image:
-        try:
-            image.load()
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UndecodableImageError(str(error)) from error
+        _load(image)
         if image.mode in SIXTEEN_BIT_MODES:
             grey = (np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8).astype(np.uint8)
             return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
@@ -73,6 +82,38 @@ def read_image(path: Path) -> Tensor:
         opaque = image.convert("RGBA") if "transparency" in image.info else image
         pixels = np.array(opaque.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def read_numbers(path: Path) -> NDArray[np.int64]:
+    """Decode an image file whose pixels are numbers, such as a mask of class indices or of instances.
+
+    Args:
+        path: the file; bilevel, 8-bit grey, palette (its indices), 16- or 32-bit grey, or a picture whose channels are
+            all alike.
+
+    Returns:
+        (H, W) the stored numbers.
+
+    Raises:
+        UndecodableImageError: if the file cannot be decoded, or its channels differ.
+    """
+    with _open(path) as image:
+        _load(image)
+        pixels = np.asarray(image)
+        last_is_color = image.mode not in ("LA", "PA", "RGBA", "RGBX")
+    if pixels.ndim == 3:
+        colors = pixels if last_is_color else pixels[..., :-1]
+        if (colors != colors[..., :1]).any():
+            raise UndecodableImageError("a picture in colours, expected one number at each pixel")
+        pixels = colors[..., 0]
+    return pixels.astype(np.int64)
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UndecodableImageError(str(error)) from error
 
 
 class ImageCache:
@@ -106,3 +147,35 @@ class ImageCache:
         if path not in self._images and self._used + image.nbytes <= self.max_bytes:
             self._images[path] = image
             self._used += image.nbytes
+
+
+class ImageFiles:
+    """The image files of a split, decoded when they are asked for.
+
+    Args:
+        paths: the file of every image.
+        image_ids: the id of every image.
+        cache_bytes: how much decoded images may occupy in memory.
+    """
+
+    def __init__(self, paths: Sequence[Path], image_ids: Sequence[int], cache_bytes: int = CACHE_BYTES) -> None:
+        self.paths = tuple(paths)
+        self._image_ids = tuple(image_ids)
+        self._cache = ImageCache(cache_bytes)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Pixels of an image, (3, H, W) uint8; a file that cannot be decoded raises `DataError`."""
+        path = self.paths[index]
+        image = self._cache.get(path)
+        if image is None:
+            try:
+                image = read_image(path)
+            except UndecodableImageError as error:
+                problem = Problem(Kind.UNDECODABLE_IMAGE, str(path), str(error), self._image_ids[index])
+                raise DataError([problem]) from error
+            self._cache.add(path, image)
+        return image
+
+    def digest(self, index: int) -> bytes:
+        """Size of the file in bytes: another picture hardly ever compresses to the same."""
+        return str(self.paths[index].stat().st_size).encode()

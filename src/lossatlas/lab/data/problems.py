@@ -28,6 +28,11 @@ class Kind(StrEnum):
     NEGATIVE_BOX = "box of negative size"
     ZERO_AREA_BOX = "zero-area box (left out)"
     OUTSIDE_BOX = "box outside its image"
+    MISSING_MASK = "image without a mask"
+    MASK = "malformed mask"
+    MASK_SIZE = "mask of another size than its image"
+    STRAY = "file that belongs to no image (left out)"
+    ABSENT_CLASS = "class that no image shows"
     NO_OBJECTS = "no objects to learn from or to score against"
     SHARED_IMAGE = "image in both train and test"
 

@@ -60,7 +60,8 @@ def test_a_test_folder_goes_before_a_validation_folder(tmp_path: Path) -> None:
         for kind in ("images", "masks"):
             (tmp_path / kind / name).mkdir(parents=True)
     found = find_folders(tmp_path, "masks")
-    assert found is not None
+    assert isinstance(found, tuple)
+    assert not isinstance(found, FolderPair)
     assert found[1] == FolderPair(tmp_path / "images" / "test", tmp_path / "masks" / "test")
 
 

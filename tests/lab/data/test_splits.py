@@ -49,6 +49,7 @@ def test_folders(folders: tuple[str, ...], expected: tuple[str, str] | None, tmp
     if expected is None:
         assert found is None
         return
+    assert found is not None
     first = found if isinstance(found, FolderPair) else found[0]
     last = found if isinstance(found, FolderPair) else found[1]
     assert first.images == tmp_path / expected[0]
@@ -60,8 +61,7 @@ def test_a_test_folder_goes_before_a_validation_folder(tmp_path: Path) -> None:
         for kind in ("images", "masks"):
             (tmp_path / kind / name).mkdir(parents=True)
     found = find_folders(tmp_path, "masks")
-    assert isinstance(found, tuple)
-    assert not isinstance(found, FolderPair)
+    assert found is not None
     assert found[1] == FolderPair(tmp_path / "images" / "test", tmp_path / "masks" / "test")
 
 

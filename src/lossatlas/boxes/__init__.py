@@ -12,14 +12,15 @@ from lossatlas.boxes.geometry import (
     pairwise_iou,
     shape_iou,
 )
-from lossatlas.boxes.nms import batched_nms
+from lossatlas.boxes.nms import Kept, batched_nms, diou_nms, soft_nms
 from lossatlas.boxes.priors import anchor_grid, faster_rcnn_anchors, point_grid, ssd_anchors, yolo_anchors
-from lossatlas.boxes.voting import variance_voting
+from lossatlas.boxes.voting import variance_voting, vote_boxes
 from lossatlas.boxes.yolo_coders import YOLOCoder, YOLOv1Coder, YOLOv5Coder, YOLOXCoder
 
 __all__ = [
     "DeltaCoder",
     "DistributionCoder",
+    "Kept",
     "Overlap",
     "PointDistanceCoder",
     "YOLOCoder",
@@ -31,6 +32,7 @@ __all__ = [
     "batched_nms",
     "convert",
     "denormalize",
+    "diou_nms",
     "faster_rcnn_anchors",
     "kmeans_anchors",
     "ltrb_to_xyxy",
@@ -41,8 +43,10 @@ __all__ = [
     "pairwise_iou",
     "point_grid",
     "shape_iou",
+    "soft_nms",
     "ssd_anchors",
     "variance_voting",
+    "vote_boxes",
     "xyxy_to_ltrb",
     "yolo_anchors",
 ]

@@ -64,9 +64,58 @@ def variance_voting(
         tensor([[ 0.0000,  0.0000, 10.0000, 10.7257]])
 
     Note:
-        The paper's best σₜ is 0.02; its code has 0.01. The paper combines the vote with soft suppression; here the
-        boxes are suppressed as in `lossatlas.boxes.nms.batched_nms`, whose result `indices` is. The code adds 1 to the
+        The paper's best σₜ is 0.02; its code has 0.01. The paper combines the vote with soft suppression, see
+        `vote_boxes`; here the boxes are suppressed as in `lossatlas.boxes.nms.batched_nms`. The code adds 1 to the
         sides of boxes before it computes areas, this does not. Memory grows with N, not with N².
+
+    Reference:
+        He et al., "Bounding Box Regression with Uncertainty for Accurate Object Detection", 2019, arXiv 1809.08545,
+        section 3.3.
+    """
+    if labels is None:
+        labels = torch.zeros_like(scores, dtype=torch.int64)
+    kept = batched_nms(boxes, scores, labels, iou_threshold)
+    return Voted(kept, vote_boxes(boxes, kept, variance, labels, sigma=sigma, vote_threshold=vote_threshold))
+
+
+def vote_boxes(
+    boxes: Float[Tensor, "n 4"],
+    kept: Int[Tensor, " k"],
+    variance: Float[Tensor, "n 4"],
+    labels: Int[Tensor, " n"],
+    *,
+    sigma: float = 0.02,
+    vote_threshold: float = 0.01,
+) -> Float[Tensor, "k 4"]:
+    """Move each of the boxes that a suppression has kept to the mean of all the boxes around it.
+
+    Formula:
+        that of `variance_voting`
+
+    Args:
+        boxes: ``(N, 4)`` xyxy in any unit.
+        kept: ``(K,)`` rows of the boxes that are moved.
+        variance: ``(N, 4)`` variances of the coordinates in the square of the unit.
+        labels: ``(N,)`` classes; boxes of different classes do not vote for each other.
+        sigma: σₜ > 0, how far from a kept box a box still has a say.
+        vote_threshold: IoU from 0 to below 1; a box votes above it.
+
+    Returns:
+        ``(K, 4)`` xyxy in the dtype of the arithmetic, float32 at least.
+
+    Raises:
+        ValueError: shapes that do not fit, or a number out of its range.
+        TypeError: boxes or variances that are not floating point.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 11.0]])
+        >>> variance = torch.tensor([[1.0, 1.0, 1.0, 4.0], [1.0, 1.0, 1.0, 1.0]])
+        >>> vote_boxes(boxes, torch.tensor([0]), variance, torch.tensor([5, 5]))
+        tensor([[ 0.0000,  0.0000, 10.0000, 10.7257]])
+
+    Note:
+        With an objective whose network predicts variances it is ``decode(outputs, voting=vote_boxes)``, after any
+        suppression; the paper's is ``nms=functools.partial(soft_nms, decay="gaussian")``.
 
     Reference:
         He et al., "Bounding Box Regression with Uncertainty for Accurate Object Detection", 2019, arXiv 1809.08545,
@@ -77,13 +126,10 @@ def variance_voting(
     check_same_shape("boxes", boxes, "variance", variance)
     check_number("sigma", sigma, above=0)
     check_number("vote_threshold", vote_threshold, at_least=0, below=1)
-    if labels is None:
-        labels = torch.zeros_like(scores, dtype=torch.int64)
-    kept = batched_nms(boxes, scores, labels, iou_threshold)
     boxes, variance = upcast(boxes, variance)
     surprise = variance.clamp(min=torch.finfo(variance.dtype).tiny).log()
     blocks = [_vote(block, boxes, surprise, labels, sigma, vote_threshold) for block in kept.split(_BLOCK)]
-    return Voted(kept, torch.cat(blocks))
+    return torch.cat(blocks)
 
 
 def _vote(kept: Tensor, boxes: Tensor, surprise: Tensor, labels: Tensor, sigma: float, threshold: float) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lossatlas.assign.assignment import Assignment, check_target
 from lossatlas.boxes.geometry import overlap
-from lossatlas.boxes.nms import batched_nms
+from lossatlas.boxes.nms import Kept, batched_nms
 from lossatlas.checks import check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.boxes import giou_loss
@@ -25,7 +25,11 @@ from lossatlas.objectives.terms import NormalizerMode, PositiveNormalizer, Scale
 
 Target: TypeAlias = Mapping[str, Tensor]
 Detections: TypeAlias = dict[str, Tensor]
-NMS: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+NMS: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Tensor | Kept]
+"""A suppression: ``nms(boxes, scores, labels, iou_threshold)`` returns the rows that are kept, highest score first, or
+`Kept` if it changes scores. `batched_nms`, `diou_nms`, `soft_nms` and ``torchvision.ops.batched_nms`` are such."""
+Voting: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""What moves boxes: ``voting(boxes, kept, variance, labels)`` returns where the kept ones go; `vote_boxes` is such."""
 
 
 class Positives(NamedTuple):
@@ -192,7 +196,9 @@ def select_detections(
     iou_threshold: float,
     max_candidates: int,
     max_detections: int,
-    nms: NMS = batched_nms,
+    nms: NMS | None = batched_nms,
+    variance: Callable[[int, Tensor], Tensor] | None = None,
+    voting: Voting | None = None,
 ) -> list[Detections]:
     """Return the detections of each image.
 
@@ -204,7 +210,9 @@ def select_detections(
         iou_threshold: of non-maximum suppression.
         max_candidates: pairs of prediction and class of an image that enter non-maximum suppression.
         max_detections: detections of an image that are returned.
-        nms: a function with the arguments of `batched_nms`.
+        nms: a function with the arguments of `batched_nms`, see `NMS`; None suppresses nothing.
+        variance: returns the ``(K, 4)`` variances of what `decode` returns; only `voting` needs it.
+        voting: a function with the arguments of `vote_boxes`, which moves the boxes that `nms` keeps; None moves none.
 
     Returns:
         For each image ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,), highest score first.
@@ -228,6 +236,20 @@ def select_detections(
             height, width = image_sizes[image]
             limit = boxes.new_tensor([width, height, width, height])
             boxes = torch.minimum(boxes.clamp(min=0), limit)
-        kept = nms(boxes, flat[candidates], labels, iou_threshold)[:max_detections]
-        detections.append({"boxes": boxes[kept], "scores": flat[candidates][kept], "labels": labels[kept]})
+        kept, kept_scores = suppress(nms, boxes, flat[candidates], labels, iou_threshold)
+        kept = kept[:max_detections]
+        if voting is None:
+            found = boxes[kept]
+        else:
+            assert variance is not None
+            found = voting(boxes, kept, variance(image, candidates // max(classes, 1)), labels)
+        detections.append({"boxes": found, "scores": kept_scores[:max_detections], "labels": labels[kept]})
     return detections
+
+
+def suppress(nms: NMS | None, boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Kept:
+    """Return what a suppression of either kind keeps, with the scores that it has then; None keeps all as they are."""
+    if nms is None:
+        return Kept(torch.arange(len(scores), device=scores.device), scores)
+    kept = nms(boxes, scores, labels, iou_threshold)
+    return kept if isinstance(kept, Kept) else Kept(kept, scores[kept])

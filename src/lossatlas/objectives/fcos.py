@@ -232,7 +232,7 @@ class FCOS(DenseObjective):
         iou_threshold: float = 0.6,
         max_candidates: int = 1000,
         max_detections: int = 100,
-        nms: NMS = batched_nms,
+        nms: NMS | None = batched_nms,
     ) -> list[Detections]:
         """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
 
@@ -247,7 +247,8 @@ class FCOS(DenseObjective):
             max_candidates: pairs of point and class of an image, highest score first, that are decoded. torchvision
                 and detectron2 take as many from each level.
             max_detections: detections that are returned for an image.
-            nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as torchvision's.
+            nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as `soft_nms` or
+                torchvision's; None suppresses nothing.
         """
 
         def boxes_of(image: int, prediction: Tensor) -> Tensor:

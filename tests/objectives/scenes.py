@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.boxes.priors import anchor_grid, point_grid
-from lossatlas.objectives import FCOSOutputs, RetinaNetOutputs
+from lossatlas.objectives import CenterNetOutputs, FCOSOutputs, RetinaNetOutputs
 
 SIZES, STRIDES, CLASSES = [(6, 6), (3, 3)], [8, 16], 3
 
@@ -43,6 +43,11 @@ def fcos_outputs(images: int = 3) -> FCOSOutputs:
 def retinanet_outputs(images: int = 3) -> RetinaNetOutputs:
     anchors = anchor_grid(SIZES, STRIDES, dtype=torch.float64)
     return RetinaNetOutputs(leaf(images, len(anchors), CLASSES, seed=0), leaf(images, len(anchors), 4, seed=1), anchors)
+
+
+def centernet_outputs(images: int = 3) -> CenterNetOutputs:
+    maps = [leaf(images, numbers, 6, 6, seed=seed) for seed, numbers in enumerate((CLASSES, 2, 2))]
+    return CenterNetOutputs(maps[0], maps[1], maps[2], stride=8)
 
 
 def gradient(tensor: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
 """From outputs to detections."""
 
+import functools
 import math
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor
 
 from lossatlas.boxes.coders import DeltaCoder, PointDistanceCoder
-from lossatlas.objectives import FCOS, FCOSOutputs, RetinaNet, RetinaNetOutputs
-from tests.objectives.scenes import TARGETS, fcos_outputs, retinanet_outputs
+from lossatlas.boxes.nms import batched_nms, diou_nms, soft_nms
+from lossatlas.objectives import FCOS, CenterNet, FCOSOutputs, RetinaNet, RetinaNetOutputs
+from tests.objectives.scenes import TARGETS, centernet_outputs, fcos_outputs, retinanet_outputs
 
 
 def test_retinanet_finds_the_objects_that_its_targets_describe() -> None:
@@ -101,6 +104,42 @@ def test_another_suppression_can_take_its_place() -> None:
     (found,) = RetinaNet().decode(outputs, iou_threshold=0.25, nms=keep_the_last)
     assert found["boxes"].shape == (1, 4)
     assert not found["boxes"].requires_grad
+
+
+SUPPRESSIONS: dict[str, Any] = {
+    "none": None,
+    "hard": batched_nms,
+    "torchvision": torchvision.ops.batched_nms,
+    "DIoU": diou_nms,
+    "soft": soft_nms,
+    "gaussian": functools.partial(soft_nms, decay="gaussian", sigma=0.2),
+}
+
+
+@pytest.mark.parametrize("name", SUPPRESSIONS)
+@pytest.mark.parametrize("kind", ["fcos", "retinanet", "centernet"])
+def test_every_suppression_fits_every_objective(kind: str, name: str) -> None:
+    pairs: dict[str, Any] = {
+        "fcos": (FCOS(), fcos_outputs()),
+        "retinanet": (RetinaNet(), retinanet_outputs()),
+        "centernet": (CenterNet(), centernet_outputs()),
+    }
+    objective, outputs = pairs[kind]
+    nms = SUPPRESSIONS[name]
+    options: Any = {"score_threshold": 0.3, "iou_threshold": 0.4, "max_detections": 60}
+    raw = objective.decode(outputs, nms=None, **options | {"max_detections": 1000})
+    found = objective.decode(outputs, nms=nms, **options)
+    for every, detections in zip(raw, found, strict=True):
+        scores = every["scores"]
+        kept = torch.arange(len(scores)) if nms is None else nms(every["boxes"], scores, every["labels"], 0.4)
+        if isinstance(kept, tuple):
+            kept, scores = kept
+        else:
+            scores = scores[kept]
+        assert len(kept) > 5
+        assert torch.equal(detections["boxes"], every["boxes"][kept[:60]])
+        assert torch.equal(detections["labels"], every["labels"][kept[:60]])
+        assert torch.equal(detections["scores"], scores[:60])
 
 
 @pytest.mark.parametrize(("images", "places"), [(0, 5), (2, 0)])

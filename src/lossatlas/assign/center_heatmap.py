@@ -9,26 +9,35 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lossatlas.assign.assignment import ordered_objects
+from lossatlas.assign.assignment import Assignment, ordered_objects
 from lossatlas.assign.regions import points_in_crowd
+from lossatlas.assign.selection import to_rows
 from lossatlas.boxes.formats import convert
 from lossatlas.boxes.priors import point_grid
 from lossatlas.checks import check_choice, check_number
 
 Radius: TypeAlias = Literal["fixed", "cornernet"]
+SharedCell: TypeAlias = Literal["both", "smallest", "last"]
 
 
 class CenterTargets(NamedTuple):
-    """What CenterNet is trained on for one image; N objects have their centre on the grid."""
+    """What CenterNet is trained on for one image; N objects are regressed."""
 
     heatmap: Float[Tensor, "c h w"]
     """0 to 1 for each class; 1 exactly at the centres of its objects."""
     cells: Int[Tensor, " n"]
-    """Cell of each object's centre, row · W + column. Two objects may share one."""
+    """Cell of each object's centre, row · W + column. Two objects may share one, see `CenterHeatmap`."""
     matched: Int[Tensor, " n"]
     """Row of each object in the target."""
     ignored: Bool[Tensor, "h w"]
     """Cells in a crowd region; there the heatmap's loss should not count, except at centres."""
+
+    def to_assignment(self) -> Assignment:
+        """Return which object each of the H · W cells answers for; of two that share a cell, the one listed first."""
+        none = len(self.cells)
+        listed = torch.arange(none, device=self.cells.device)
+        first = listed.new_full((self.ignored.numel(),), none).scatter_reduce(0, self.cells, listed, "amin")
+        return Assignment.build(to_rows(self.matched, torch.where(first < none, first, -1)), self.ignored.flatten())
 
 
 def gaussian_radius(width: float, height: float, min_overlap: float = 0.7, radius: Radius = "fixed") -> float:
@@ -99,9 +108,13 @@ class CenterHeatmap:
         radius: ``"fixed"`` or ``"cornernet"``, see `gaussian_radius`. The published weights were trained with the
             latter, by mistake.
         min_overlap: see `gaussian_radius`.
+        shared_cell: which of several objects with their centres in one cell is regressed there; all of them have their
+            peak in the heatmap. ``"both"``, all of them, with contradictory targets, as in the authors' code;
+            ``"smallest"``, the first in `canonical_order`; or ``"last"``, the last one in the target, whatever the
+            order says, as in mmdetection.
 
     Raises:
-        ValueError: a number out of its range or an unknown `radius`.
+        ValueError: a number out of its range, an unknown `radius` or `shared_cell`.
 
     Example:
         >>> target = {"boxes": torch.tensor([[0.0, 0, 12, 12]]), "labels": torch.tensor([0])}
@@ -113,8 +126,7 @@ class CenterHeatmap:
 
     Note:
         An object without an area, or with its centre outside the grid, is left out. Objects are listed in
-        `canonical_order`. The authors' code keeps two objects that share a cell, with contradictory targets for their
-        sizes, as `cells` does; mmdetection keeps the later one.
+        `canonical_order`.
 
     Reference:
         Zhou et al., "Objects as Points", 2019, arXiv 1904.07850, section 3.
@@ -123,11 +135,13 @@ class CenterHeatmap:
     num_classes: int
     radius: Radius = "fixed"
     min_overlap: float = 0.7
+    shared_cell: SharedCell = "both"
 
     def __post_init__(self) -> None:
         check_number("num_classes", self.num_classes, at_least=1)
         check_choice("radius", self.radius, get_args(Radius))
         check_number("min_overlap", self.min_overlap, above=0, below=1)
+        check_choice("shared_cell", self.shared_cell, get_args(SharedCell))
 
     def __call__(self, size: tuple[int, int], stride: float, target: Mapping[str, Tensor]) -> CenterTargets:
         """Return the heatmaps of one image and the cells of its objects.
@@ -141,7 +155,7 @@ class CenterHeatmap:
         objects = ordered_objects(target, torch.float32)
         height, width = size
         heatmap = objects.boxes.new_zeros(self.num_classes, height, width)
-        cells, rows = [], []
+        centers: list[tuple[int, int]] = []
         shapes = (convert(objects.boxes, "xyxy", "cxcywh") / stride).tolist()
         labels = target["labels"][objects.rows].tolist()
         for row, label, (x, y, w, h) in zip(objects.rows.tolist(), labels, shapes, strict=True):
@@ -150,15 +164,24 @@ class CenterHeatmap:
                 continue
             radius = int(gaussian_radius(math.ceil(w), math.ceil(h), self.min_overlap, self.radius))
             _draw(heatmap[label], column, line, radius)
-            cells.append(line * width + column)
-            rows.append(row)
+            centers.append((line * width + column, row))
+        centers = self._regressed(centers)
         points, _ = point_grid([size], [stride], device=heatmap.device)
         return CenterTargets(
             heatmap,
-            objects.rows.new_tensor(cells),
-            objects.rows.new_tensor(rows),
+            objects.rows.new_tensor([cell for cell, _ in centers]),
+            objects.rows.new_tensor([row for _, row in centers]),
             points_in_crowd(points, objects.crowd).view(size),
         )
+
+    def _regressed(self, centers: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return those of the pairs of cell and row, in canonical order, that answer for their cell."""
+        if self.shared_cell == "both":
+            return centers
+        # Of a key that comes twice a dict keeps the value that came last, at the place of the first.
+        last_wins = reversed(centers) if self.shared_cell == "smallest" else sorted(centers, key=lambda pair: pair[1])
+        owner = dict(last_wins)
+        return [(cell, row) for cell, row in centers if owner[cell] == row]
 
 
 def _draw(heatmap: Tensor, column: int, line: int, radius: int) -> None:

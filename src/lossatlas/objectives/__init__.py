@@ -1,5 +1,6 @@
 """Training objectives: raw network outputs and ground truth to named loss terms, without a network inside."""
 
+from lossatlas.objectives.centernet import CenterNet, CenterNetOutputs
 from lossatlas.objectives.fcos import FCOS, FCOSOutputs
 from lossatlas.objectives.retinanet import RetinaNet, RetinaNetOutputs
 from lossatlas.objectives.segmentation import Segmentation, SegmentationOutputs
@@ -7,6 +8,8 @@ from lossatlas.objectives.terms import LossTerms, PositiveNormalizer
 
 __all__ = [
     "FCOS",
+    "CenterNet",
+    "CenterNetOutputs",
     "FCOSOutputs",
     "LossTerms",
     "PositiveNormalizer",

@@ -12,6 +12,8 @@ slot            kinds of the catalogue                           what the loss i
 `SigmoidLoss`   binary_logits, ranking_logits                    logits, 1 for the class of a positive
                 quality_logits, ranking_qualities                logits, the IoU of the box for the class of a positive
                 binary_probabilities, elementwise                probabilities σ(logit), targets 0 and 1
+`HeatmapLoss`   heatmap_logits, quality_logits                   logits, the gaussians around the objects' centres
+                binary_logits, binary_probabilities, elementwise as `SigmoidLoss`, 1 for the centres
 `SoftmaxLoss`   class_logits, class_log_probabilities            a vector of logits, the index of the class
 `BinLoss`       bin_logits                                       a vector of logits of 0 to n, the number
 =============== ================================================ =====================================================
@@ -31,7 +33,7 @@ Any other callable fits if it keeps the contract of the losses and the objective
 import functools
 import inspect
 from collections.abc import Callable, Collection
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +55,8 @@ BOX_KINDS = frozenset({"boxes", "elementwise", "joint_numbers"})
 QUALITY_KINDS = frozenset({"quality_logits", "ranking_qualities"})
 PROBABILITY_KINDS = frozenset({"binary_probabilities", "elementwise"})
 SIGMOID_KINDS = frozenset({"binary_logits", "ranking_logits"}) | QUALITY_KINDS | PROBABILITY_KINDS
+GAUSSIAN_KINDS = frozenset({"heatmap_logits", "quality_logits"})
+HEATMAP_KINDS = frozenset({"binary_logits"}) | GAUSSIAN_KINDS | PROBABILITY_KINDS
 SOFTMAX_KINDS = frozenset({"class_logits", "class_log_probabilities"})
 BIN_KINDS = frozenset({"bin_logits"})
 
@@ -154,21 +158,25 @@ class SigmoidLoss(Slot):
         TypeError: a loss that is not callable.
     """
 
+    kinds: ClassVar[frozenset[str]] = SIGMOID_KINDS
+    quality_kinds: ClassVar[frozenset[str]] = QUALITY_KINDS
+    quality: ClassVar[str] = "the IoU of the predicted box"
+
     target: ClassTarget
-    """What the class of a positive is to be: 1, or the IoU of its box."""
+    """What the class of a positive is to be: 1, or its quality."""
 
     def __init__(
         self, loss: LossFunction, class_target: ClassTarget | None = None, *, name: str = "class_loss"
     ) -> None:
-        super().__init__(name, loss, SIGMOID_KINDS, supplied=("localization_error",))
+        super().__init__(name, loss, self.kinds, supplied=("localization_error",))
         if class_target is not None:
             check_choice("class_target", class_target, get_args(ClassTarget))
         elif self.entry is None:
             raise ValueError(
                 f"`{name}` {_name(loss)} is not a loss of the library: pass class_target='binary' if it takes "
-                "targets 0 and 1, or class_target='quality' if it takes the IoU of the predicted box as target"
+                f"targets 0 and 1, or class_target='quality' if it takes {self.quality} as target"
             )
-        self.target = class_target or ("quality" if self.kind in QUALITY_KINDS else "binary")
+        self.target = class_target or ("quality" if self.kind in self.quality_kinds else "binary")
         self.needs_localization_error = self.entry is not None and self.entry.name == "alrp_loss"
 
     def forward(
@@ -205,6 +213,17 @@ class SigmoidLoss(Slot):
         if self.needs_localization_error:
             options["localization_error"] = localization_error
         return _value(self.loss(logits, target, **options))
+
+
+class HeatmapLoss(SigmoidLoss):
+    """The slot of a map of object centres for each class; the quality of a place is the height of the gaussian there.
+
+    Arguments and errors are those of `SigmoidLoss`.
+    """
+
+    kinds: ClassVar[frozenset[str]] = HEATMAP_KINDS
+    quality_kinds: ClassVar[frozenset[str]] = GAUSSIAN_KINDS
+    quality: ClassVar[str] = "the gaussians around the centres"
 
 
 class SoftmaxLoss(Slot):

@@ -8,9 +8,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from lossatlas.boxes.priors import anchor_grid, point_grid
-from lossatlas.losses import giou_loss
-from lossatlas.objectives import FCOS, FCOSOutputs, LossTerms, PositiveNormalizer, RetinaNet, RetinaNetOutputs
+from lossatlas.objectives import FCOS, LossTerms, PositiveNormalizer
+from tests.objectives.cases import CASES
 
 
 def test_terms_are_a_mapping_whose_total_backpropagates() -> None:
@@ -79,36 +78,24 @@ def test_wrong_arguments_are_named() -> None:
         PositiveNormalizer("moving_average", momentum=1)
 
 
-SIZES, STRIDES, CLASSES, IMAGES = [(4, 4), (2, 2)], [8, 16], 3, 4
+IMAGES = 4
 
 # The second process of two has no positive at all, the first has many.
 OBJECTS = [[[2.0, 2, 30, 28]], [[0.0, 0, 12, 12], [10.0, 4, 32, 30]], [], []]
 
 
 def gradients(start: int, stop: int) -> dict[str, Tensor]:
-    """Gradients of shared parameters for the images from `start` to `stop`."""
-    generator = torch.Generator().manual_seed(0)
-    points, strides = point_grid(SIZES, STRIDES)
-    anchors = anchor_grid(SIZES, STRIDES)
-    found = {}
+    """Gradients of parameters that the images from `start` to `stop` share: a factor of each output."""
     targets = [
         {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.zeros(len(boxes), dtype=torch.int64)}
         for boxes in OBJECTS[start:stop]
     ]
-    logits = torch.randn(IMAGES, len(anchors), CLASSES, generator=generator, dtype=torch.float64)[start:stop]
-    numbers = torch.rand(IMAGES, len(anchors), 4, generator=generator, dtype=torch.float64)[start:stop]
-    places = len(points)
-    for name in ("fcos", "retinanet"):
-        factor = torch.ones(5, dtype=torch.float64, requires_grad=True)
-        if name == "fcos":
-            outputs = FCOSOutputs(
-                logits[:, :places] * factor[0], numbers[:, :places] * factor[1:], logits[:, :places, 0] * factor[2],
-                points, strides,
-            )  # fmt: skip
-            FCOS(normalizer="all_reduce")(outputs, targets).total.backward()
-        else:
-            raw = RetinaNetOutputs(logits * factor[0], numbers * factor[1:], anchors)
-            RetinaNet(normalizer="all_reduce", box_loss=giou_loss)(raw, targets).total.backward()
+    found = {}
+    for name, case in CASES.items():
+        leaves = case.leaves(IMAGES)
+        factor = torch.ones(len(leaves), dtype=torch.float64, requires_grad=True)
+        scaled = {key: leaf.detach()[start:stop] * factor[i] for i, (key, leaf) in enumerate(leaves.items())}
+        case.objective(normalizer="all_reduce")(case.outputs(scaled), targets).total.backward()
         assert factor.grad is not None
         found[name] = factor.grad
     return found

@@ -11,17 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from lossatlas.assign import Assignment, FCOSPoints, MaxIoU
+from lossatlas.assign import Assignment, FCOSPoints, HardNegativeSampler, MaxIoU
 from lossatlas.boxes.coders import DeltaCoder, PointDistanceCoder
 from lossatlas.boxes.geometry import area, pairwise_iou
 from lossatlas.boxes.nms import batched_nms
 from lossatlas.boxes.priors import anchor_grid, point_grid
 from lossatlas.losses import giou_loss, l1_loss
-from lossatlas.objectives import FCOS, FCOSOutputs, RetinaNet, RetinaNetOutputs
+from lossatlas.objectives import FCOS, SSD, FCOSOutputs, RetinaNet, RetinaNetOutputs, SSDOutputs
 
 ops = pytest.importorskip("torchvision.ops")
 utils = pytest.importorskip("torchvision.models.detection._utils")
 retinanet = pytest.importorskip("torchvision.models.detection.retinanet")
+ssd = pytest.importorskip("torchvision.models.detection.ssd")
 fcos = pytest.importorskip("torchvision.models.detection.fcos")
 anchor_utils = pytest.importorskip("torchvision.models.detection.anchor_utils")
 
@@ -171,6 +172,41 @@ def test_fcos_objective() -> None:
         )
         assert (our_gradient != 0).any()
         torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-5, atol=1e-9)
+
+
+def test_ssd_objective() -> None:
+    # torchvision: the best prior of each object is forced, and negatives have no limit on their overlap.
+    targets = [{**target, "boxes": target["boxes"].double()} for target in random_targets()]
+    anchors = anchor_grid(SIZES, STRIDES, base_size=2, dtype=torch.float64)
+    logits, deltas = leaf(4, len(anchors), CLASSES + 1, seed=0), leaf(4, len(anchors), 4, seed=1)
+
+    model = SimpleNamespace(box_coder=utils.BoxCoder((10.0, 10.0, 5.0, 5.0)), neg_to_pos_ratio=3.0)
+    matcher = utils.SSDMatcher(0.5)
+    matches = [
+        matcher(ops.box_iou(target["boxes"], anchors))
+        if len(target["boxes"])
+        else torch.full((len(anchors),), -1)  # as its forward does
+        for target in targets
+    ]
+    theirs = ssd.SSD.compute_loss(
+        model,
+        [{**target, "labels": target["labels"] + 1} for target in targets],
+        {"cls_logits": logits, "bbox_regression": deltas},
+        [anchors] * 4,
+        matches,
+    )
+    objective = SSD(assigner=MaxIoU(0.5, 0.5, "reassign"), sampler=HardNegativeSampler(3.0, overlap_limit=1.0))
+    outputs = SSDOutputs(logits, deltas, anchors)
+    for assignment, match in zip(objective.assign(outputs, targets), matches, strict=True):
+        assert torch.equal(assignment.to_torchvision(), match)
+    ours = objective(outputs, targets)
+
+    for name, their_name in (("class", "classification"), ("box", "bbox_regression")):
+        leaves = [logits] if name == "class" else [deltas]
+        torch.testing.assert_close(ours[name], theirs[their_name], rtol=1e-9, atol=0, check_dtype=False)
+        our_gradient, their_gradient = gradients(ours[name], leaves), gradients(theirs[their_name], leaves)
+        assert (our_gradient[0] != 0).any()
+        torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-8, atol=1e-15)
 
 
 def test_detections_with_either_suppression() -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.assign.assignment import blocks
-from lossatlas.boxes.geometry import pairwise_coverage
+from lossatlas.boxes.geometry import pairwise_coverage, pairwise_iou
 from lossatlas.checks import check_boxes, check_floating
 
 
@@ -67,3 +67,12 @@ def boxes_in_crowd(boxes: Tensor, crowd: Tensor, threshold: float | None, block_
         for block in blocks(len(boxes), len(crowd), block_size):
             covered[block] = (pairwise_coverage(boxes[block], crowd) >= threshold).any(1)
     return covered
+
+
+def highest_iou(priors: Tensor, boxes: Tensor, block_size: int | None = None) -> Tensor:
+    """Return the ``(P,)`` highest IoU of each prior with one of the boxes ``(G, 4)``; 0 without boxes."""
+    best = priors.new_zeros(len(priors))
+    if len(boxes):
+        for block in blocks(len(priors), len(boxes), block_size):
+            best[block] = pairwise_iou(priors[block], boxes).amax(1)
+    return best

@@ -4,10 +4,12 @@ from lossatlas.objectives.centernet import CenterNet, CenterNetOutputs
 from lossatlas.objectives.fcos import FCOS, FCOSOutputs
 from lossatlas.objectives.retinanet import RetinaNet, RetinaNetOutputs
 from lossatlas.objectives.segmentation import Segmentation, SegmentationOutputs
+from lossatlas.objectives.ssd import SSD, SSDOutputs
 from lossatlas.objectives.terms import LossTerms, PositiveNormalizer
 
 __all__ = [
     "FCOS",
+    "SSD",
     "CenterNet",
     "CenterNetOutputs",
     "FCOSOutputs",
@@ -15,6 +17,7 @@ __all__ = [
     "PositiveNormalizer",
     "RetinaNet",
     "RetinaNetOutputs",
+    "SSDOutputs",
     "Segmentation",
     "SegmentationOutputs",
 ]

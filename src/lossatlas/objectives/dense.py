@@ -1,15 +1,18 @@
 """What the one-stage detectors share: from raw outputs at many places to terms, and to detections."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import NamedTuple, TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lossatlas.assign.assignment import Assignment, check_target
+from lossatlas.boxes.coders import DeltaCoder
 from lossatlas.boxes.geometry import overlap
 from lossatlas.boxes.nms import Kept, batched_nms
-from lossatlas.checks import check_number
+from lossatlas.checks import check_floating, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.boxes import giou_loss
 from lossatlas.objectives.slots import (
@@ -45,6 +48,23 @@ class Positives(NamedTuple):
     """``(N,)`` class of the object."""
     counts: Tensor
     """``(B,)`` positives of each image, floating point."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnchorOutputs:
+    """Class logits and deltas of a batch of B images with P anchors each."""
+
+    class_logits: Float[Tensor, "b p c"]
+    deltas: Float[Tensor, "b p 4"]
+    anchors: Float[Tensor, "p 4"]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_floating(field.name, getattr(self, field.name))
+        check_predictions("class_logits", self.class_logits, (None, None, None), "B P C")
+        images, predictions, _ = self.class_logits.shape
+        check_predictions("deltas", self.deltas, (images, predictions, 4), "B P 4")
+        check_predictions("anchors", self.anchors, (predictions, 4), "P 4")
 
 
 class BoxObjective(nn.Module):
@@ -163,6 +183,21 @@ def gather_positives(assignments: Sequence[Assignment], targets: Sequence[Target
     dtype = torch.promote_types(like.dtype, torch.float32)
     counts = torch.tensor([len(rows) for rows in prediction[1:]], device=like.device, dtype=dtype)
     return Positives(torch.cat(image), torch.cat(prediction), torch.cat(boxes), torch.cat(labels), counts)
+
+
+def anchor_pairs(coder: DeltaCoder, deltas: Tensor, anchors: Tensor, positives: Positives) -> BoxPairs:
+    """Return the predictions of the positives and their objects.
+
+    Args:
+        coder: how boxes are written.
+        deltas: ``(B, P, 4)`` as the coder encodes them.
+        anchors: ``(P, 4)`` xyxy pixels.
+        positives: of the batch.
+    """
+    deltas = deltas[positives.image, positives.prediction]
+    anchors = anchors[positives.prediction].detach()
+    boxes = positives.boxes
+    return BoxPairs(coder.decode(deltas, anchors), boxes, deltas, coder.encode(boxes, anchors))
 
 
 def class_targets(

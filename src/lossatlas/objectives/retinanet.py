@@ -5,34 +5,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lossatlas.assign import Assignment, MaxIoU
 from lossatlas.boxes.coders import DeltaCoder
 from lossatlas.boxes.nms import batched_nms
-from lossatlas.checks import check_floating
 from lossatlas.dtypes import upcast
 from lossatlas.losses.focal import sigmoid_focal_loss
 from lossatlas.losses.regression import smooth_l1_loss
 from lossatlas.objectives.dense import (
     NMS,
+    AnchorOutputs,
     DenseObjective,
     Detections,
     Target,
-    check_predictions,
+    anchor_pairs,
     check_targets,
     gather_positives,
     select_detections,
 )
-from lossatlas.objectives.slots import BoxPairs, ClassTarget, LossFunction, Regression
+from lossatlas.objectives.slots import ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
 
 DEFAULT_BOX_LOSS = functools.partial(smooth_l1_loss, beta=1 / 9)
 
 
 @dataclass(frozen=True, eq=False)
-class RetinaNetOutputs:
+class RetinaNetOutputs(AnchorOutputs):
     """What a network of RetinaNet's kind puts out for a batch of B images with P anchors each and C classes.
 
     Args:
@@ -44,18 +43,6 @@ class RetinaNetOutputs:
         ValueError: shapes that do not fit together.
         TypeError: tensors that are not floating point.
     """
-
-    class_logits: Float[Tensor, "b p c"]
-    deltas: Float[Tensor, "b p 4"]
-    anchors: Float[Tensor, "p 4"]
-
-    def __post_init__(self) -> None:
-        for name in ("class_logits", "deltas", "anchors"):
-            check_floating(name, getattr(self, name))
-        check_predictions("class_logits", self.class_logits, (None, None, None), "B P C")
-        images, predictions, _ = self.class_logits.shape
-        check_predictions("deltas", self.deltas, (images, predictions, 4), "B P 4")
-        check_predictions("anchors", self.anchors, (predictions, 4), "P 4")
 
 
 class RetinaNet(DenseObjective):
@@ -146,11 +133,7 @@ class RetinaNet(DenseObjective):
         """
         assignments = self.assign(outputs, targets)
         positives = gather_positives(assignments, targets, outputs.deltas)
-        deltas = outputs.deltas[positives.image, positives.prediction]
-        anchors = outputs.anchors[positives.prediction].detach()
-        pairs = BoxPairs(
-            self.coder.decode(deltas, anchors), positives.boxes, deltas, self.coder.encode(positives.boxes, anchors)
-        )
+        pairs = anchor_pairs(self.coder, outputs.deltas, outputs.anchors, positives)
         scale = self.normalizer(positives.counts)
         return LossTerms(
             {

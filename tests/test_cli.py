@@ -177,7 +177,7 @@ def test_report_is_written_again(run: Run, training: FakeTraining, monkeypatch: 
     path = Path("runs/compare/report.html")
     before = path.read_text()
     path.unlink()
-    monkeypatch.setattr("lossatlas.lab.plan.Source.load", lambda self: fake_data())
+    monkeypatch.setattr("lossatlas.lab.plan.Source.load", lambda self, task: fake_data())
     shown = run("report", "runs/compare")
     assert shown.output.strip() == str(path)
     assert path.read_text() == before
@@ -185,7 +185,7 @@ def test_report_is_written_again(run: Run, training: FakeTraining, monkeypatch: 
 
 def test_report_of_changed_data_is_refused(run: Run, training: FakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
     run("compare", "--seeds", "1", "--steps", "10")
-    monkeypatch.setattr("lossatlas.lab.plan.Source.load", lambda self: fake_data(fingerprint="0" * 64))
+    monkeypatch.setattr("lossatlas.lab.plan.Source.load", lambda self, task: fake_data(fingerprint="0" * 64))
     shown = run("report", "runs/compare")
     assert shown.exit_code == 2
     assert "not what its trials were trained on" in shown.stderr

@@ -1,7 +1,8 @@
 """Random changes of training images, as functions of nothing but the sample and a random generator."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ class Example(NamedTuple):
 
     Args:
         image: (3, H, W) float32, normalised.
-        target: ``boxes`` (G, 4) float32 xyxy pixels of this image, ``labels`` (G,) and ``iscrowd`` (G,).
+        target: ground truth in pixels of this image; for detection ``boxes`` (G, 4) float32 xyxy, ``labels`` (G,) and
+            ``iscrowd`` (G,).
     """
 
     image: Tensor
@@ -37,6 +39,41 @@ class Window(NamedTuple):
     width: int
     top: int
     left: int
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What was done to a picture, so that the same can be done to its ground truth.
+
+    Args:
+        before: height and width of the picture.
+        window: where it lies, enlarged or reduced, over the frame.
+        after: height and width of the frame.
+        mirrored: whether the frame was mirrored then, left to right.
+    """
+
+    before: tuple[int, int]
+    window: Window
+    after: tuple[int, int]
+    mirrored: bool
+
+    def points(self, points: Tensor) -> Tensor:
+        """Return where (..., 2) x, y points of the picture lie in the frame, in pixels; outside included.
+
+        Example:
+            >>> still = Motion((8, 8), Window(4, 4, 0, 0), (4, 4), mirrored=True)
+            >>> still.points(torch.tensor([2.0, 2.0]))
+            tensor([3., 1.])
+        """
+        factor = points.new_tensor([self.window.width / self.before[1], self.window.height / self.before[0]])
+        moved = points * factor + points.new_tensor([self.window.left, self.window.top])
+        if self.mirrored:
+            moved = torch.stack((self.after[1] - moved[..., 0], moved[..., 1]), dim=-1)
+        return moved
+
+
+Move: TypeAlias = Callable[[Mapping[str, Tensor], Motion], dict[str, Tensor]]
+"""From the ground truth of a picture and what was done to it to the ground truth of the frame."""
 
 
 def normalize_image(image: Tensor, brightness: float = 0.0, contrast: float = 0.0) -> Tensor:
@@ -68,9 +105,13 @@ def fit_size(image: Tensor, longest: int) -> tuple[int, int]:
         >>> fit_size(torch.zeros(3, 480, 640), 320), fit_size(torch.zeros(3, 100, 50), 320)
         ((240, 320), (100, 50))
     """
-    height, width = image.shape[1:]
-    factor = min(1.0, longest / max(height, width))
-    return max(1, round(height * factor)), max(1, round(width * factor))
+    return fitted((image.shape[1], image.shape[2]), longest)
+
+
+def fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Return the height and width to which an image of a height and width is made smaller."""
+    factor = min(1.0, longest / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -90,12 +131,14 @@ class Augmentation:
             scale, and put at a random place of the frame, or the frame at a random place of the picture.
         color_jitter: brightness and contrast change by a part of at most this.
         horizontal_flip: whether half of the pictures are mirrored.
+        move: does to the ground truth what was done to the picture.
     """
 
     image_size: int
     scale_jitter: float
     color_jitter: float
     horizontal_flip: bool
+    move: Move
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Example:
         """Return a changed image with its objects; those of which too little is seen are left out.
@@ -108,7 +151,7 @@ class Augmentation:
             >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
             >>> boxes, labels = torch.tensor([[0.0, 0.0, 2.0, 4.0]]), torch.tensor([1])
             >>> target = {"boxes": boxes, "labels": labels, "iscrowd": torch.tensor([False])}
-            >>> still = Augmentation(image_size=4, scale_jitter=0.0, color_jitter=0.0, horizontal_flip=False)
+            >>> still = Augmentation(4, scale_jitter=0.0, color_jitter=0.0, horizontal_flip=False, move=move_boxes)
             >>> still(Sample(image, target, 1, "a.png"), np.random.default_rng(0)).target["boxes"]
             tensor([[0., 0., 1., 2.]])
         """
@@ -117,7 +160,7 @@ class Augmentation:
         factor = (1 + self.scale_jitter) ** (2 * zoom - 1)
         scaled = max(1, round(height * factor)), max(1, round(width * factor))
         window = Window(*scaled, _place(height - scaled[0], down), _place(width - scaled[1], right))
-        image = _paste(
+        image = paste(
             normalize_image(
                 resize(sample.image, *scaled),
                 self.color_jitter * (2 * brightness - 1),
@@ -126,10 +169,10 @@ class Augmentation:
             window,
             (height, width),
         )
-        target = _move(sample, window, (height, width))
-        if self.horizontal_flip and flip < 0.5:
-            image, target["boxes"] = image.flip(-1), _mirror(target["boxes"], width)
-        return Example(image, target)
+        mirrored = self.horizontal_flip and flip < 0.5
+        before = (sample.image.shape[1], sample.image.shape[2])
+        target = self.move(sample.target, Motion(before, window, (height, width), mirrored))
+        return Example(image.flip(-1) if mirrored else image, target)
 
 
 def _place(free: int, share: float) -> int:
@@ -137,28 +180,43 @@ def _place(free: int, share: float) -> int:
     return min(int(share * (abs(free) + 1)), abs(free)) * (1 if free >= 0 else -1)
 
 
-def _paste(picture: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
-    """Return what a frame of the given size shows of a picture."""
+def paste(picture: Tensor, window: Window, size: tuple[int, int], fill: float = 0.0) -> Tensor:
+    """Return what a frame shows of a picture that has been resized already.
+
+    Args:
+        picture: (C, h, w), the height and width of the window.
+        window: where it lies over the frame.
+        size: height and width of the frame.
+        fill: value where the frame shows nothing of the picture.
+
+    Returns:
+        (C, H, W); the picture itself where it is the frame.
+    """
     if (window.height, window.width, window.top, window.left) == (*size, 0, 0):
         return picture
-    frame = picture.new_zeros((3, *size))
+    frame = picture.new_full((len(picture), *size), fill)
     top, left = max(0, window.top), max(0, window.left)
     seen = picture[:, max(0, -window.top) :, max(0, -window.left) :][:, : size[0] - top, : size[1] - left]
     frame[:, top : top + seen.shape[1], left : left + seen.shape[2]] = seen
     return frame
 
 
-def _move(sample: Sample, window: Window, size: tuple[int, int]) -> dict[str, Tensor]:
-    """Return the objects of a sample as a frame shows them."""
-    before_height, before_width = sample.image.shape[1:]
+def move_boxes(target: Mapping[str, Tensor], motion: Motion) -> dict[str, Tensor]:
+    """Return the objects as a frame shows them; those of which too little is seen are left out.
+
+    Args:
+        target: ``boxes`` (G, 4), ``labels`` (G,) and ``iscrowd`` (G,).
+        motion: what was done to the picture.
+    """
+    (before_height, before_width), window, (height, width) = motion.before, motion.window, motion.after
     factor = torch.tensor([window.width / before_width, window.height / before_height]).repeat(2)
-    boxes = sample.target["boxes"] * factor + torch.tensor([window.left, window.top] * 2)
-    seen = torch.minimum(boxes.clamp(min=0), torch.tensor([size[1], size[0]] * 2))
+    boxes = target["boxes"] * factor + torch.tensor([window.left, window.top] * 2)
+    seen = torch.minimum(boxes.clamp(min=0), torch.tensor([width, height] * 2))
     kept = area(seen) > MIN_VISIBLE * area(boxes)
     return {
-        "boxes": seen[kept],
-        "labels": sample.target["labels"][kept],
-        "iscrowd": sample.target["iscrowd"][kept],
+        "boxes": _mirror(seen[kept], width) if motion.mirrored else seen[kept],
+        "labels": target["labels"][kept],
+        "iscrowd": target["iscrowd"][kept],
     }
 
 

@@ -6,7 +6,7 @@ import inspect
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +17,11 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from lossatlas._version import __version__
-from lossatlas.lab.loss_specs import ArgumentError, parse_loss
+from lossatlas.lab.errors import ArgumentError
+from lossatlas.lab.loss_specs import parse_loss
 from lossatlas.lab.plan import TRIAL_SETTINGS
+from lossatlas.lab.registry import OBJECTIVES
+from lossatlas.lab.tasks import DEFAULT_TASK, TASKS
 from lossatlas.lab.variants import simulated_losses
 from lossatlas.losses.catalog import CATALOG, LossEntry
 
@@ -76,14 +79,27 @@ def _setting(name: str, text: str, *flags: str, default: str = "") -> Any:
     return typer.Option(*flags, help=text, show_default=shown, rich_help_panel="Settings of training")
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _by_task() -> str:
+    """Return the objectives of every task, the default of the task first."""
+    found = []
+    for task in TASKS.values():
+        names = [spec.name for spec in OBJECTIVES.values() if spec.task == task.name]
+        found.append(f"for {task.name} {_listed(sorted(names, key=lambda name: name != task.objective))}")
+    return "; ".join(found)
+
+
 @app.command()
 def compare(
     data: Annotated[
         str | None,
         typer.Option(
-            help="`digits`, the built-in set, or a folder with train.json and test.json (or val.json) in COCO's format "
-            "beside its images.",
-            show_default="digits",
+            help="The name of the task's built-in set, or a folder with train.json and test.json (or val.json) in "
+            "COCO's format beside its images.",
+            show_default="digits for detection",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -94,13 +110,20 @@ def compare(
     test: Annotated[
         Path | None, typer.Option(help="COCO JSON of the images to score on, with --train.", rich_help_panel="Data")
     ] = None,
-    objective: Annotated[str, typer.Option(help="What the losses are part of: `fcos` or `retinanet`.")] = "fcos",
+    task: Annotated[
+        str | None,
+        typer.Option(help=f"{_listed(TASKS)}.", show_default=f"that of the objective, or {DEFAULT_TASK}"),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help=f"What the losses are part of: {_by_task()}.", show_default="the first of the task"),
+    ] = None,
     vary: Annotated[
         list[str] | None,
         typer.Option(
-            help="Losses of one slot, `box` or `cls`; the first is the baseline. Options in brackets. Given for two "
-            "slots, every combination is trained. Without it the objective's own losses are. A name that does not fit "
-            "gives an error with all that do.",
+            help="Losses of one slot, such as `box` or `cls` of detectors; the first is the baseline. Options in "
+            "brackets. Given for two slots, every combination is trained. Without it the objective's own losses are. A "
+            "name that does not fit gives an error with all that do.",
             metavar="SLOT=LOSS,LOSS",
             show_default=False,
         ),
@@ -169,6 +192,7 @@ def compare(
             data=data,
             train=train,
             test=test,
+            task=task,
             objective=objective,
             vary=vary or (),
             seeds=seeds,

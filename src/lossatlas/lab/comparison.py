@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossatlas.lab.data import DetectionData, describe
+from lossatlas.lab.data import Data, describe
+from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.files import write_json
-from lossatlas.lab.loss_specs import ArgumentError
 from lossatlas.lab.plan import (
     ERROR_FILE,
     PLAN_FILE,
@@ -36,6 +36,7 @@ from lossatlas.lab.plan import (
 )
 from lossatlas.lab.report import write_report
 from lossatlas.lab.summary import Summary, Trial
+from lossatlas.lab.tasks import Task, choose_objective, default_recipe, task_of
 from lossatlas.lab.training import calibrate_steps, run_trial
 from lossatlas.lab.trial import Event, TrialConfig
 from lossatlas.lab.variants import Variant, folder_name, parse_variants
@@ -70,19 +71,20 @@ class Trainer:
     Args:
         run: trains one trial in its folder, from its checkpoint if there is one, and leaves ``result.json`` there.
         calibrate: returns how many steps a trial makes in so many minutes on this machine.
-        load: reads the data.
+        load: reads the data for a task.
     """
 
     run: Callable[..., object] = run_trial
-    calibrate: Callable[[TrialConfig, DetectionData, float], int] = calibrate_steps
-    load: Callable[[Source], DetectionData] = Source.load
+    calibrate: Callable[[TrialConfig, Data[Any], float], int] = calibrate_steps
+    load: Callable[[Source, Task], Data[Any]] = Source.load
 
 
 def compare(
     data: str | Path | None = None,
     *,
     out: str | Path,
-    objective: str = "fcos",
+    task: str | None = None,
+    objective: str | None = None,
     vary: Sequence[str] = (),
     seeds: int = DEFAULT_SEEDS,
     minutes: float | None = None,
@@ -96,10 +98,12 @@ def compare(
     """Train every variant with every seed and say which is better.
 
     Args:
-        data: ``"digits"``, or a folder with ``train.json`` and ``test.json`` or ``val.json`` in COCO's format beside
-            its images; None means ``"digits"`` unless `train` and `test` are given.
+        data: name of the task's built-in data set, or a path that the task can read, such as a folder with
+            ``train.json`` and ``test.json`` or ``val.json`` in COCO's format beside its images; None means the built-in
+            set unless `train` and `test` are given.
         out: folder of the comparison. If it holds one with the same arguments, that one is continued.
-        objective: ``"fcos"`` or ``"retinanet"``.
+        task: ``"detection"`` by default, or that of the objective.
+        objective: its name in `lossatlas.lab.registry`; that of the task by default.
         vary: texts such as ``"box=giou,ciou"``, one for each slot; several give every combination. The first variant
             is the baseline. Without them the objective's own losses are trained.
         seeds: number of seeds; differences are paired by seed.
@@ -120,10 +124,11 @@ def compare(
         DataError: data that cannot be trained on.
     """
     out, listener, trainer = Path(out), listener or Listener(), trainer or Trainer()
+    objective = choose_objective(task, objective)
     variants = parse_variants(vary, objective)
-    recipe = _check_settings(seeds, minutes, steps, recipe or {})
-    source = _source(data, train, test)
-    loaded = trainer.load(source)
+    recipe = _check_settings(objective, seeds, minutes, steps, recipe or {})
+    source = _source(data, train, test, task_of(objective))
+    loaded = trainer.load(source, task_of(objective))
     wanted = Plan(
         data=loaded.name,
         source=source,
@@ -147,7 +152,9 @@ def compare(
     return summary
 
 
-def _check_settings(seeds: int, minutes: float | None, steps: int | None, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _check_settings(
+    objective: str, seeds: int, minutes: float | None, steps: int | None, recipe: Mapping[str, Any]
+) -> dict[str, Any]:
     """Check the numbers of a comparison and return the settings that differ from the defaults."""
     if seeds < 1:
         raise ArgumentError(f"the number of seeds must be at least 1, but got {seeds}")
@@ -155,28 +162,30 @@ def _check_settings(seeds: int, minutes: float | None, steps: int | None, recipe
         raise ArgumentError(f"the minutes of a trial must be above 0, but got {minutes:g}")
     if steps is not None and steps < 1:
         raise ArgumentError(f"the steps of a trial must be at least 1, but got {steps}")
-    defaults = {name: field.default for name, field in TRIAL_SETTINGS.items()}
+    defaults: dict[str, Any] = {name: field.default for name, field in TRIAL_SETTINGS.items()} | default_recipe(
+        objective
+    )
     for name in recipe:
         if name not in defaults:
             raise ArgumentError(f"unknown setting of training {name!r}; valid: {', '.join(defaults)}")
     try:
-        TrialConfig(objective="fcos", losses={}, seed=0, steps=1, **recipe)
+        TrialConfig(objective=objective, losses={}, seed=0, steps=1, **(defaults | dict(recipe)))
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"setting of training: {error}") from error
     return {name: value for name, value in recipe.items() if value != defaults[name]}
 
 
-def _source(data: str | Path | None, train: str | Path | None, test: str | Path | None) -> Source:
+def _source(data: str | Path | None, train: str | Path | None, test: str | Path | None, task: Task) -> Source:
     if (train is None) != (test is None):
         raise ArgumentError("--train and --test go together: give the JSON file of both, or a folder with --data")
     if train is not None and test is not None:
         if data is not None:
             raise ArgumentError("give either --data, or --train and --test")
         return Source(None, str(train), str(test))
-    return Source("digits" if data is None else str(data))
+    return Source(task.builtin if data is None else str(data))
 
 
-def _settle(wanted: Plan, out: Path, data: DetectionData, listener: Listener, trainer: Trainer) -> Plan:
+def _settle(wanted: Plan, out: Path, data: Data[Any], listener: Listener, trainer: Trainer) -> Plan:
     """Return the plan to follow, written to the folder: a new one, or the stored one with what extends it."""
     if (out / PLAN_FILE).exists():
         stored = read_plan(out)
@@ -198,7 +207,7 @@ def _settle(wanted: Plan, out: Path, data: DetectionData, listener: Listener, tr
     return plan
 
 
-def _run(plan: Plan, out: Path, data: DetectionData, listener: Listener, trainer: Trainer) -> Summary:
+def _run(plan: Plan, out: Path, data: Data[Any], listener: Listener, trainer: Trainer) -> Summary:
     trials = {(trial.variant, trial.seed): trial for trial in read_trials(plan, out)}
     done = sum(trial.metrics is not None for trial in trials.values())
     listener.planned(plan, out, done)
@@ -216,7 +225,7 @@ def _run(plan: Plan, out: Path, data: DetectionData, listener: Listener, trainer
 
 
 def _run_trial(
-    plan: Plan, variant: Variant, seed: int, folder: Path, data: DetectionData, listener: Listener, trainer: Trainer
+    plan: Plan, variant: Variant, seed: int, folder: Path, data: Data[Any], listener: Listener, trainer: Trainer
 ) -> Trial:
     """Train one trial; what it raises is written down in its folder, and the others go on."""
     folder.mkdir(parents=True, exist_ok=True)

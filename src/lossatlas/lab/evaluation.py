@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossatlas.boxes.formats import convert
+from lossatlas.lab.learner import MAX_DETECTIONS
 from lossatlas.lab.trial import Backend
-
-MAX_DETECTIONS = 100
-"""Detections of an image that are scored, highest score first."""
 
 _COUNTS = (1, 10, MAX_DETECTIONS)
 _AREAS = ("", "s", "m", "l")

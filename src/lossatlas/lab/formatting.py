@@ -5,19 +5,19 @@ from collections.abc import Callable
 from lossatlas.lab.statistics import Estimate
 
 
-def number(value: float | None) -> str:
-    """Write a metric to 3 decimals, a dash for None."""
-    return "-" if value is None else f"{value:.3f}"
+def number(value: float | None, decimals: int = 3) -> str:
+    """Write a metric, a dash for None."""
+    return "-" if value is None else f"{value:.{decimals}f}"
 
 
-def signed(value: float | None) -> str:
-    """Write a difference to 3 decimals with its sign, a dash for None.
+def signed(value: float | None, decimals: int = 3) -> str:
+    """Write a difference with its sign, a dash for None.
 
     Example:
         >>> signed(0.0204), signed(-0.0001)
         ('+0.020', '+0.000')
     """
-    return "-" if value is None else f"{round(value, 3) + 0.0:+.3f}"
+    return "-" if value is None else f"{round(value, decimals) + 0.0:+.{decimals}f}"
 
 
 def interval(found: Estimate, write: Callable[[float | None], str] = number) -> str:

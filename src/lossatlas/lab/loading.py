@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.lab.augmentation import Augmentation, Example, fit_size, normalize_image, resize
-from lossatlas.lab.data import DetectionSplit
+from lossatlas.lab.data import ImageInfo, Split
 
 _ORDER, _CHANGE = 0, 1  # what random numbers are for
 
@@ -54,7 +54,7 @@ def image_numbers(seed: int, step: int, batch_size: int, count: int) -> list[tup
 
 
 def training_batch(
-    split: DetectionSplit, augmentation: Augmentation, *, seed: int, step: int, batch_size: int, multiple: int
+    split: Split[ImageInfo], augmentation: Augmentation, *, seed: int, step: int, batch_size: int, multiple: int
 ) -> Batch:
     """Return the batch of one step.
 
@@ -74,7 +74,7 @@ def training_batch(
 
 
 def scoring_batches(
-    split: DetectionSplit, *, image_size: int, batch_size: int, multiple: int
+    split: Split[ImageInfo], *, image_size: int, batch_size: int, multiple: int
 ) -> Iterator[tuple[range, Batch]]:
     """Yield all images in order, unchanged but for their size.
 

@@ -4,26 +4,22 @@ The text is parsed as Python's syntax for calls but never evaluated: options are
 """
 
 import ast
-import difflib
 import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lossatlas.lab.errors import ArgumentError, unknown
 from lossatlas.losses.catalog import CATALOG, InputKind, LossEntry
 
 CONTRACT_ARGUMENTS = frozenset({"weight", "reduction", "normalizer", "ignore_index"})
 """Arguments that the objective sets itself, so that they are no options of a variant."""
-
-
-class ArgumentError(ValueError):
-    """An argument of a comparison that cannot be used; the message says what would be valid."""
 
 
 @dataclass(frozen=True)
@@ -301,12 +297,3 @@ def _literal(value: object) -> str:
 
 def _unreadable(text: str) -> str:
     return f"cannot read {text!r}: expected LOSS or LOSS(option=value, ...), several separated by commas"
-
-
-def unknown(what: str, name: str, valid: Iterable[str], where: str = "") -> str:
-    """Return the message about an unknown name, with the valid ones and the one that may be meant."""
-    valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=1)
-    place = f" {where}" if where else ""
-    hint = f"; did you mean {close[0]}? Valid" if close else "; valid"
-    return f"unknown {what} {name!r}{place}{hint}: {', '.join(valid)}"

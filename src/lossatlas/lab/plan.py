@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from lossatlas._version import __version__
-from lossatlas.lab.data import DataError, DetectionData, load_detection
-from lossatlas.lab.loss_specs import ArgumentError
+from lossatlas.lab.data import Data, DataError
+from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.summary import Summary, Trial, finite_metrics, summarize
+from lossatlas.lab.tasks import DEFAULT_TASK, Task, default_recipe, task_of
 from lossatlas.lab.trial import TrialConfig
 from lossatlas.lab.variants import Variant
 
@@ -32,24 +33,24 @@ class Source:
     """Where the data of a comparison comes from.
 
     Args:
-        data: ``"digits"`` or a folder; None with `train` and `test`.
-        train: COCO JSON of the images to train on.
-        test: COCO JSON of the images to score on.
+        data: name of the task's built-in data set or a path; None with `train` and `test`.
+        train: file of the images to train on.
+        test: file of the images to score on.
     """
 
-    data: str | None = "digits"
+    data: str | None
     train: str | None = None
     test: str | None = None
 
-    def load(self) -> DetectionData:
-        """Read the data.
+    def load(self, task: Task) -> Data[Any]:
+        """Read the data for a task.
 
         Raises:
             ArgumentError: no data there.
             DataError: data that cannot be trained on.
         """
         try:
-            return load_detection(self.data, train=self.train, test=self.test)
+            return task.load(self.data, train=self.train, test=self.test)
         except DataError:
             raise
         except ValueError as error:
@@ -88,6 +89,11 @@ class Plan:
     versions: Mapping[str, str]
     command: str
 
+    @property
+    def task(self) -> Task:
+        """The task of the objective."""
+        return task_of(self.objective)
+
     def trials(self) -> Iterator[tuple[Variant, int]]:
         """Yield every variant with every seed in the order in which they are trained."""
         for seed in self.seeds:
@@ -96,9 +102,8 @@ class Plan:
 
     def config(self, variant: Variant, seed: int) -> TrialConfig:
         """Return what one trial is trained with."""
-        return TrialConfig(
-            objective=self.objective, losses=dict(variant.losses), seed=seed, steps=self.steps, **self.recipe
-        )
+        recipe = default_recipe(self.objective) | dict(self.recipe)
+        return TrialConfig(objective=self.objective, losses=dict(variant.losses), seed=seed, steps=self.steps, **recipe)
 
     def folder(self, out: Path, variant: Variant, seed: int) -> Path:
         """Return the folder of one trial below the folder of the comparison."""
@@ -109,6 +114,8 @@ class Plan:
         return summarize(
             trials,
             {variant.name: variant.losses for variant in self.variants},
+            task=self.task.name,
+            metrics=self.task.metrics,
             data=self.data,
             objective=self.objective,
             seeds=self.seeds,
@@ -171,6 +178,8 @@ def command_line(plan: Plan, out: Path) -> str:
         words += ["--data", plan.source.data]
     else:
         words += ["--train", str(plan.source.train), "--test", str(plan.source.test)]
+    if plan.task.name != DEFAULT_TASK:
+        words += ["--task", plan.task.name]
     words += ["--objective", plan.objective]
     slots: dict[str, dict[str, None]] = {}
     for variant in plan.variants:

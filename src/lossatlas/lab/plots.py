@@ -9,7 +9,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Polygon
 from torch import Tensor
 
-from lossatlas.lab.loss_specs import ArgumentError, LossSpec
+from lossatlas.lab.errors import ArgumentError
+from lossatlas.lab.loss_specs import LossSpec
 from lossatlas.lab.map_views import Map
 from lossatlas.lab.portraits import maps, views
 from lossatlas.lab.views import Scene, View, sample

@@ -1,7 +1,7 @@
 """Tells how a comparison gets on: bars on a terminal, plain lines everywhere else."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from lossatlas.lab.comparison import Listener
-from lossatlas.lab.formatting import number, plural
+from lossatlas.lab.formatting import plural
+from lossatlas.lab.metrics import Metric
 from lossatlas.lab.plan import Plan
-from lossatlas.lab.summary import TABLE_METRICS, Summary, Trial, notes, table
+from lossatlas.lab.summary import Summary, Trial, notes, table
 from lossatlas.lab.trial import EvalEvent, Event, TrainEvent
 
 NARROWEST_TABLE = 80
@@ -40,6 +41,7 @@ class Teller(Listener):
         self._spent: list[float] = []
         self._started = 0.0
         self._label = ""
+        self._metrics: Sequence[Metric] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +63,7 @@ class Teller(Listener):
         """Say what is going to be trained."""
         self._total = len(plan.variants) * len(plan.seeds)
         self._left = self._total - done
+        self._metrics = plan.task.metrics
         variants = ", ".join(variant.name for variant in plan.variants)
         self.say(f"Comparing {variants} of {plan.objective} on {plan.data} in {out}")
         trials = f"{plural(self._total, 'trial')} of {plan.steps} steps: "
@@ -81,7 +84,7 @@ class Teller(Listener):
         if trial.metrics is None:
             found = f"failed: {trial.error}"
         else:
-            found = ", ".join(f"{name} {number(trial.metrics.get(name))}" for name in TABLE_METRICS)
+            found = _scores(trial.metrics, self._metrics)
         rest = ""
         if self._left:
             rest = f"; about {duration(self._left * sum(self._spent) / len(self._spent))} to go"
@@ -104,7 +107,7 @@ class PlainTeller(Teller):
         """Write a line now and then."""
         if isinstance(event, EvalEvent):
             if event.step < event.steps:  # the last one is the result
-                self.say(f"{self._label}: step {event.step}/{event.steps}, {_scores(event)}")
+                self.say(f"{self._label}: step {event.step}/{event.steps}, {_scores(event.metrics, self._metrics[:2])}")
         elif isinstance(event, TrainEvent) and self.clock() - self._last_line >= LINE_SECONDS:
             self._last_line = self.clock()
             self.say(f"{self._label}: step {event.step}/{event.steps}, loss {event.terms['total']:.3f}")
@@ -155,7 +158,7 @@ class TerminalTeller(Teller):
             return
         loss = f"loss {event.terms['total']:.3f}" if isinstance(event, TrainEvent) else ""
         if isinstance(event, EvalEvent):
-            self._score = _scores(event)
+            self._score = _scores(event.metrics, self._metrics[:2])
         found = ", ".join(text for text in (loss, self._score) if text)
         self._progress.update(self._trial, total=event.steps, completed=event.step, found=found)
 
@@ -181,7 +184,7 @@ def show_summary(summary: Summary, console: Console) -> None:
     if console.is_terminal and console.width >= NARROWEST_TABLE:
         shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
         for index, name in enumerate(header):
-            numeric = 0 < index <= len(TABLE_METRICS) + 2
+            numeric = 0 < index <= len(summary.metrics) + 2
             width = max(len(row[index]) for row in rows) if numeric else 13  # words may wrap, numbers may not
             shown.add_column(
                 name.replace(" difference", "\ndifference"),
@@ -237,5 +240,5 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _scores(event: EvalEvent) -> str:
-    return ", ".join(f"{name} {number(event.metrics.get(name))}" for name in TABLE_METRICS[:2])
+def _scores(found: Mapping[str, float], metrics: Sequence[Metric]) -> str:
+    return ", ".join(metric.say(found.get(metric.name)) for metric in metrics)

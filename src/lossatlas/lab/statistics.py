@@ -150,12 +150,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def judge(difference: Difference, adjusted_p: float | None) -> Verdict:
+def judge(difference: Difference, adjusted_p: float | None, *, higher_is_better: bool = True) -> Verdict:
     """Say in words what a difference to the baseline shows.
 
     Args:
-        difference: of a variant whose larger values are better.
+        difference: of a variant.
         adjusted_p: its p value after Holm's correction over all comparisons.
+        higher_is_better: whether larger values are better; False for errors.
 
     Returns:
         The verdict; without a pair of results, `Verdict.FAILED`.
@@ -170,7 +171,7 @@ def judge(difference: Difference, adjusted_p: float | None) -> Verdict:
         return Verdict.SINGLE_SEED
     if adjusted_p >= SIGNIFICANCE:
         return Verdict.UNDETECTED
-    return Verdict.BETTER if difference.mean > 0 else Verdict.WORSE
+    return Verdict.BETTER if (difference.mean > 0) == higher_is_better else Verdict.WORSE
 
 
 def seeds_needed(difference: Difference) -> int | None:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lossatlas.lab.formatting import interval, number, plural, signed
+from lossatlas.lab.formatting import interval, plural
+from lossatlas.lab.metrics import Metric
 from lossatlas.lab.statistics import (
     MAX_SEEDS,
     SIGNIFICANCE,
@@ -18,11 +19,6 @@ from lossatlas.lab.statistics import (
     paired_difference,
     seeds_needed,
 )
-
-PRIMARY_METRIC = "AP"
-"""The metric that verdicts are about."""
-
-TABLE_METRICS = ("AP", "AP50", "AP75")
 
 INTERVAL_MEANING = (
     "The intervals cover the noise of training: what other seeds would change on this training set, scored on this "
@@ -37,7 +33,7 @@ class Trial:
     Args:
         variant: name of the variant.
         seed: its seed.
-        metrics: final metrics from 0 to 1; None until it is finished.
+        metrics: final metrics; None until it is finished.
         seconds: how long it trained; None until it is finished.
         error: why it failed, None if it did not.
     """
@@ -58,6 +54,8 @@ class VariantSummary:
         losses: the slots that it fills, each with the text of its loss.
         metrics: mean and interval over seeds of each metric.
         difference: to the baseline, paired by seed, for each metric; empty for the baseline itself.
+        primary: mean and interval of the metric that the verdict is about.
+        primary_difference: difference to the baseline in it; None for the baseline itself.
         adjusted_p: p value of the primary metric's difference after Holm's correction.
         verdict: on the primary metric.
         note: what a reader of the verdict should also know; often empty.
@@ -69,21 +67,13 @@ class VariantSummary:
     losses: Mapping[str, str]
     metrics: Mapping[str, Estimate]
     difference: Mapping[str, Difference]
+    primary: Estimate
+    primary_difference: Difference | None
     adjusted_p: float | None
     verdict: Verdict
     note: str
     seconds: tuple[float | None, ...]
     errors: Mapping[int, str]
-
-    @property
-    def primary(self) -> Estimate:
-        """Mean and interval of the metric that the verdict is about."""
-        return self.metrics.get(PRIMARY_METRIC, Estimate(None, None, ()))
-
-    @property
-    def primary_difference(self) -> Difference | None:
-        """Difference to the baseline in the metric that the verdict is about."""
-        return self.difference.get(PRIMARY_METRIC)
 
 
 @dataclass(frozen=True)
@@ -91,22 +81,29 @@ class Summary:
     """What a comparison found.
 
     Args:
+        task: name of the task.
+        metrics: of the task; those of the tables, the one that verdicts are about first.
         data: name of the data set.
         objective: name of the objective.
         seeds: the seeds that every variant is trained with.
         steps: optimiser steps of one trial.
         variants: one for each variant, the baseline first.
         versions: of the software that trained.
-        task: what the data is about.
     """
 
+    task: str
+    metrics: tuple[Metric, ...]
     data: str
     objective: str
     seeds: tuple[int, ...]
     steps: int
     variants: tuple[VariantSummary, ...]
     versions: Mapping[str, str]
-    task: str = "detection"
+
+    @property
+    def primary_metric(self) -> Metric:
+        """The metric that verdicts are about."""
+        return self.metrics[0]
 
     @property
     def baseline(self) -> VariantSummary:
@@ -136,7 +133,7 @@ class Summary:
             "complete": self.complete,
             "seeds": list(self.seeds),
             "steps": self.steps,
-            "primary_metric": PRIMARY_METRIC,
+            "primary_metric": self.primary_metric.name,
             "headline": headline(self),
             "notes": notes(self),
             "variants": [_variant_json(variant) for variant in self.variants],
@@ -148,6 +145,8 @@ def summarize(
     trials: Sequence[Trial],
     variants: Mapping[str, Mapping[str, str]],
     *,
+    task: str,
+    metrics: Sequence[Metric],
     data: str,
     objective: str,
     seeds: Sequence[int],
@@ -159,6 +158,8 @@ def summarize(
     Args:
         trials: one for each variant and seed, in any order; missing ones count as not finished.
         variants: name of each variant, the baseline first, with the losses of its slots.
+        task: name of the task.
+        metrics: of the task, the one that verdicts are about first.
         data: name of the data set.
         objective: name of the objective.
         seeds: the seeds that every variant is trained with.
@@ -181,9 +182,12 @@ def summarize(
         for variant in variants
         if variant != first
     }
-    p_values = [found[PRIMARY_METRIC].p_value if PRIMARY_METRIC in found else None for found in differences.values()]
+    primary = metrics[0]
+    p_values = [found[primary.name].p_value if primary.name in found else None for found in differences.values()]
     adjusted = dict(zip(differences, holm(p_values), strict=True))
     return Summary(
+        task=task,
+        metrics=tuple(metrics),
         data=data,
         objective=objective,
         seeds=tuple(seeds),
@@ -191,6 +195,7 @@ def summarize(
         variants=tuple(
             _summarize_variant(
                 row,
+                primary,
                 losses=variants[variant],
                 metrics={name: estimate(values[variant][name]) for name in names},
                 difference=differences.get(variant),
@@ -205,16 +210,16 @@ def summarize(
 
 def headline(summary: Summary) -> str:
     """Return the answer of a comparison in one sentence."""
-    base, others = summary.baseline, summary.variants[1:]
+    base, others, metric = summary.baseline, summary.variants[1:], summary.primary_metric
     if base.primary.mean is None:
         return f"No result for {base.name}, which the others are compared with."
     if not others:
-        found = f"{base.name} reaches {PRIMARY_METRIC} {number(base.primary.mean)} on {summary.data}"
-        return f"{found} ({_spread(base.primary, len(summary.seeds))})."
+        found = f"{base.name} reaches {metric.say(base.primary.mean)} on {summary.data}"
+        return f"{found} ({_spread(base.primary, len(summary.seeds), metric.write)})."
     if len(others) == 1:
         return _pair_sentence(summary, others[0])
-    clauses = [clause for verdict in Verdict if (clause := _clause(verdict, others))]
-    opening = f"On {summary.data}, beside {base.name} ({PRIMARY_METRIC} {number(base.primary.mean)})"
+    clauses = [clause for verdict in Verdict if (clause := _clause(verdict, others, metric))]
+    opening = f"On {summary.data}, beside {base.name} ({metric.say(base.primary.mean)})"
     return f"{opening}: {'; '.join(clauses)} ({plural(len(summary.seeds), 'seed')})."
 
 
@@ -245,19 +250,20 @@ def notes(summary: Summary) -> list[str]:
 
 
 def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the printed table: numbers to 3 decimals."""
-    header = ["variant", *TABLE_METRICS]
+    """Return the header and the rows of the printed table."""
+    primary = summary.primary_metric
+    header = ["variant", *(metric.label for metric in summary.metrics)]
     compared = len(summary.variants) > 1
     if compared:
-        header += [f"{PRIMARY_METRIC} difference", "95 % interval", "verdict"]
+        header += [f"{primary.name} difference", "95 % interval", "verdict"]
     rows = []
     for variant in summary.variants:
-        row = [variant.name, *(number(_mean(variant, metric)) for metric in TABLE_METRICS)]
+        row = [variant.name, *(metric.write(_mean(variant, metric.name)) for metric in summary.metrics)]
         if compared:
             difference = variant.primary_difference
             row += [
-                signed(difference.mean) if difference else "",
-                interval(difference, signed) if difference else "",
+                primary.write_change(difference.mean) if difference else "",
+                interval(difference, primary.write_change) if difference else "",
                 variant.verdict.value,
             ]
         rows.append(row)
@@ -266,6 +272,7 @@ def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 def _summarize_variant(
     row: Sequence[Trial],
+    metric: Metric,
     *,
     losses: Mapping[str, str],
     metrics: Mapping[str, Estimate],
@@ -274,12 +281,12 @@ def _summarize_variant(
     comparisons: int,
 ) -> VariantSummary:
     errors = {trial.seed: trial.error for trial in row if trial.error is not None}
-    primary = (difference or {}).get(PRIMARY_METRIC)
+    primary = (difference or {}).get(metric.name)
     if difference is None:
         finished = any(trial.metrics is not None for trial in row)
         verdict = Verdict.FAILED if errors and not finished else Verdict.BASELINE
     elif primary is not None and primary.mean is not None:
-        verdict = judge(primary, adjusted_p)
+        verdict = judge(primary, adjusted_p, higher_is_better=metric.higher_is_better)
     else:
         verdict = Verdict.FAILED if errors else Verdict.UNFINISHED
     return VariantSummary(
@@ -287,9 +294,11 @@ def _summarize_variant(
         losses=losses,
         metrics=metrics,
         difference=difference or {},
+        primary=metrics.get(metric.name, Estimate(None, None, ())),
+        primary_difference=primary,
         adjusted_p=adjusted_p,
         verdict=verdict,
-        note=_note(verdict, primary, adjusted_p, comparisons, errors, len(row)),
+        note=_note(verdict, metric, primary, adjusted_p, comparisons, errors, len(row)),
         seconds=tuple(trial.seconds for trial in row),
         errors=errors,
     )
@@ -297,6 +306,7 @@ def _summarize_variant(
 
 def _note(
     verdict: Verdict,
+    metric: Metric,
     primary: Difference | None,
     adjusted_p: float | None,
     comparisons: int,
@@ -315,27 +325,27 @@ def _note(
             )
         pairs = sum(value is not None for value in primary.values)
         found.append(
-            f"With {plural(pairs, 'seed')} a difference of {PRIMARY_METRIC} below about {primary.half_width:.3f} "
-            f"cannot be told from noise{_seeds_advice(primary)}."
+            f"With {plural(pairs, 'seed')} a difference of {metric.name} below about "
+            f"{metric.write(primary.half_width)} cannot be told from noise{_seeds_advice(metric, primary)}."
         )
     return " ".join(found)
 
 
-def _seeds_advice(primary: Difference) -> str:
-    if not primary.mean or signed(primary.mean) == signed(0.0):
+def _seeds_advice(metric: Metric, primary: Difference) -> str:
+    if not primary.mean or metric.write_change(primary.mean) == metric.write_change(0.0):
         return ""
     needed = seeds_needed(primary)
     count = f"more than {MAX_SEEDS}" if needed is None else f"about {needed}"
-    return f"; if the true one is {signed(primary.mean)}, it takes {count} seeds to see it"
+    return f"; if the true one is {metric.write_change(primary.mean)}, it takes {count} seeds to see it"
 
 
-def _clause(verdict: Verdict, others: Sequence[VariantSummary]) -> str:
+def _clause(verdict: Verdict, others: Sequence[VariantSummary], metric: Metric) -> str:
     """Return what the headline says of the variants with one verdict, nothing if there are none."""
     named = []
     for other in others:
         if other.verdict is verdict:
             mean = other.primary_difference.mean if other.primary_difference else None
-            named.append(other.name if mean is None else f"{other.name} ({signed(mean)})")
+            named.append(other.name if mean is None else f"{other.name} ({metric.write_change(mean)})")
     if not named:
         return ""
     names = " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else named[0]
@@ -353,13 +363,14 @@ def _paired_means(own: Estimate, other: Estimate) -> tuple[float | None, float |
 
 
 def _pair_sentence(summary: Summary, other: VariantSummary) -> str:
-    base, difference = summary.baseline, other.primary_difference
+    base, difference, metric = summary.baseline, other.primary_difference, summary.primary_metric
     if difference is None or difference.mean is None:
         return f"No result to compare {other.name} with {base.name} on {summary.data}: {other.verdict.value}."
     own, against = _paired_means(other.primary, base.primary)
-    numbers = f"{PRIMARY_METRIC} {number(own)} against {number(against)}, a difference of {signed(difference.mean)}"
+    numbers = f"{metric.say(own)} against {metric.write(against)}, a difference of "
+    numbers += metric.write_change(difference.mean)
     pairs = sum(value is not None for value in difference.values)
-    spread = _spread(difference, pairs, signed)
+    spread = _spread(difference, pairs, metric.write_change)
     if other.verdict in (Verdict.BETTER, Verdict.WORSE):
         return f"{other.name} is {other.verdict.value} than {base.name} on {summary.data}: {numbers} ({spread})."
     if other.verdict is Verdict.UNDETECTED:
@@ -368,7 +379,7 @@ def _pair_sentence(summary: Summary, other: VariantSummary) -> str:
     return f"{other.name} beside {base.name} on {summary.data}: {numbers} ({spread})."
 
 
-def _spread(found: Estimate, seeds: int, write: Callable[[float | None], str] = number) -> str:
+def _spread(found: Estimate, seeds: int, write: Callable[[float | None], str]) -> str:
     if found.interval is None:
         return Verdict.SINGLE_SEED.value if seeds == 1 else plural(seeds, "seed")
     return f"95 % interval {interval(found, write)}, {plural(seeds, 'seed')}"

@@ -11,32 +11,36 @@ The folder of a trial:
 * ``metrics.jsonl``: a JSON object a line; ``{"kind": "train", "step", "seconds", "terms", "lr"}`` and
   ``{"kind": "eval", "step", "seconds", "metrics"}``.
 * ``checkpoint.pt``: all that is needed to go on, and the averaged weights.
-* ``predictions.json``: detections on the test images after the last step, in COCO's result format.
+* ``predictions.json``: predictions on the test images after the last step, as the task writes them; detections in
+  COCO's result format.
 * ``result.json``: `TrialResult`; there is none before a trial is finished.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from lossatlas.lab.augmentation import Augmentation
-from lossatlas.lab.data import DetectionData, DetectionSplit
-from lossatlas.lab.evaluation import MAX_DETECTIONS, evaluate_detections, to_coco
+from lossatlas.lab.data import Data, ImageInfo, Split
+from lossatlas.lab.facts import Facts
 from lossatlas.lab.loading import Batch, scoring_batches, training_batch
-from lossatlas.lab.networks import COARSEST_STRIDE, build_network, count_parameters
+from lossatlas.lab.networks.backbone import count_parameters
 from lossatlas.lab.optimization import AveragedWeights, build_optimizer, learning_rate
+from lossatlas.lab.registry import build_network, find_objective
+from lossatlas.lab.tasks import task_of
 from lossatlas.lab.trial import EvalEvent, Event, ResumeEvent, TrainEvent, TrialConfig, TrialResult
 from lossatlas.lab.trial_folder import TrialFolder
 from lossatlas.lab.variants import resolve_loss
-from lossatlas.objectives import FCOS, LossTerms, RetinaNet
+from lossatlas.objectives import LossTerms
 
 __all__ = [
     "EvalEvent",
@@ -59,61 +63,46 @@ CHECKPOINT_SECONDS = 20.0
 LOGGED = 200
 """Lines about training in ``metrics.jsonl``, about."""
 
-SLOT_ARGUMENTS: Mapping[str, str] = {"cls": "class_loss", "box": "box_loss"}
-"""The argument of the objective that each slot is."""
-
-OBJECTIVES: Mapping[str, Callable[..., FCOS | RetinaNet]] = {"fcos": FCOS, "retinanet": RetinaNet}
-"""The objective of each name."""
-
 
 class NonFiniteError(ArithmeticError):
     """A term of the loss, or its gradient, is infinite or not a number; the message says which, and at which step."""
 
 
-def build_objective(config: TrialConfig, resolve: Resolver = resolve_loss) -> FCOS | RetinaNet:
+def build_objective(config: TrialConfig, facts: Facts, resolve: Resolver = resolve_loss) -> nn.Module:
     """Return the objective of a trial with the losses of its variant.
 
     Args:
         config: of the trial.
+        facts: what is known of the data.
         resolve: gives the loss that a text names.
     """
-    losses = {
-        SLOT_ARGUMENTS[slot]: resolve(text, slot, config.objective) for slot, text in sorted(config.losses.items())
-    }
-    return OBJECTIVES[config.objective](**losses)
-
-
-class _Learner(nn.Module):
-    """Network and objective as one module from a batch to the terms of the loss: what several processes would share."""
-
-    def __init__(self, network: nn.Module, objective: FCOS | RetinaNet) -> None:
-        super().__init__()
-        self.network = network
-        self.objective = objective
-
-    def forward(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return dict(self.objective(self.network(images), targets))
+    losses = {slot: resolve(text, slot, config.objective) for slot, text in sorted(config.losses.items())}
+    return find_objective(config.objective).build(facts, losses)
 
 
 class _Trainer:
     """The state of a trial and what changes it."""
 
-    def __init__(self, config: TrialConfig, data: DetectionData, resolve: Resolver) -> None:
+    def __init__(self, config: TrialConfig, data: Data[Any], resolve: Resolver) -> None:
         self.config = config
         self.data = data
+        self.spec = find_objective(config.objective)
+        self.task = task_of(config.objective)
         self.fabric = Fabric(accelerator=config.accelerator, devices=1)
         self.fabric.launch()
-        self.network = build_network(config.objective, len(data.class_names), seed=config.seed)
-        self.objective = build_objective(config, resolve)
+        facts = self.task.facts(data, config.image_size)
+        self.network = build_network(config.objective, facts, seed=config.seed)
         optimizer = build_optimizer(self.network, config)
-        self.learner, self.optimizer = self.fabric.setup(_Learner(self.network, self.objective), optimizer)
+        self.own_learner = self.spec.learner(self.network, build_objective(config, facts, resolve))
+        self.learner, self.optimizer = self.fabric.setup(self.own_learner, optimizer)
         self.average = AveragedWeights(self.network, config.ema_decay)
         flip = config.horizontal_flip
         self.augmentation = Augmentation(
             image_size=config.image_size,
             scale_jitter=config.scale_jitter,
             color_jitter=config.color_jitter,
-            horizontal_flip=data.name != "digits" if flip is None else flip,
+            horizontal_flip=data.flips if flip is None else flip,
+            move=self.task.move,
         )
         self.step = 0
 
@@ -125,8 +114,16 @@ class _Trainer:
             seed=self.config.seed,
             step=self.step,
             batch_size=self.config.batch_size,
-            multiple=COARSEST_STRIDE,
+            multiple=self.spec.multiple,
         )
+
+    @contextlib.contextmanager
+    def _own_chance(self) -> Iterator[None]:
+        """Let what the objective draws depend on nothing but the seed and the step."""
+        device = self.fabric.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(np.random.SeedSequence([self.config.seed, self.step]).generate_state(1)[0]))
+            yield
 
     def update(self, batch: Batch) -> dict[str, float]:
         """Train one step and return the terms of the loss and their ``"total"``.
@@ -138,7 +135,8 @@ class _Trainer:
             group["lr"] = learning_rate(self.step, self.config)
         images, targets = self.fabric.to_device((batch.images, batch.targets))
         self.learner.train()
-        terms = self.learner(images, targets)
+        with self._own_chance():
+            terms = self.learner(images, targets)
         total = LossTerms(terms).total
         values = {name: term.item() for name, term in terms.items()} | {"total": total.item()}
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
@@ -160,35 +158,35 @@ class _Trainer:
         """Say which terms have a gradient that is not finite."""
         parameters = list(self.network.parameters())
         wrong = []
-        for name, term in self.learner(images, targets).items():
+        with self._own_chance():
+            terms = self.learner(images, targets)
+        for name, term in terms.items():
             gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             if any(gradient is not None and not bool(gradient.isfinite().all()) for gradient in gradients):
                 wrong.append(name)
         return f"the gradient of the {' and the '.join(wrong) or 'summed'} term of the loss is not finite"
 
     @torch.no_grad()
-    def detect(self, split: DetectionSplit) -> list[dict[str, Any]]:
-        """Return what the averaged weights detect on images, in COCO's result format."""
+    def predict(self, split: Split[ImageInfo]) -> list[dict[str, Any]]:
+        """Return what the averaged weights predict on images, as the task writes it."""
         self.average.network.eval()
+        self.own_learner.eval()
         rows: list[dict[str, Any]] = []
         for indices, batch in scoring_batches(
             split,
             image_size=self.config.image_size,
             batch_size=self.config.batch_size,
-            multiple=COARSEST_STRIDE,
+            multiple=self.spec.multiple,
         ):
-            outputs = self.average.network(self.fabric.to_device(batch.images))
-            found = self.objective.decode(outputs, batch.sizes, max_detections=MAX_DETECTIONS, nms=batched_nms)
-            for index, (height, width), detections in zip(indices, batch.sizes, found, strict=True):
-                record = split.records[index]
-                factor = torch.tensor([record.width / width, record.height / height] * 2)
-                boxes = detections["boxes"].cpu() * factor
-                rows += to_coco({**detections, "boxes": boxes}, record.image_id)
+            images = self.fabric.to_device(batch.images)
+            found = self.own_learner.predict(self.average.network, images, batch.sizes)
+            for index, size, prediction in zip(indices, batch.sizes, found, strict=True):
+                rows += self.task.serialize(prediction, split.records[index], size)
         return rows
 
     def score(self, rows: list[dict[str, Any]]) -> dict[str, float]:
-        """Return the metrics of detections on the test images."""
-        return evaluate_detections(self.data.test.coco, rows, backend=self.config.backend)
+        """Return the metrics of predictions on the test images."""
+        return self.task.score(rows, self.data.test, self.config)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that further steps depend on."""
@@ -233,7 +231,7 @@ def _tell_nobody(event: Event) -> None:
 
 def run_trial(
     config: TrialConfig,
-    data: DetectionData,
+    data: Data[Any],
     folder: Path,
     *,
     on_event: Callable[[Event], None] = _tell_nobody,
@@ -267,7 +265,7 @@ def run_trial(
         vars(progress).update(state["progress"])
         on_event(ResumeEvent(trainer.step, config.steps, progress.seconds))
     _train(trainer, progress, files, on_event)
-    rows = trainer.detect(data.test)
+    rows = trainer.predict(data.test)
     metrics = _tell_scores(trainer, progress, files, on_event, rows)
     result = TrialResult(metrics, progress.seconds, trainer.step, count_parameters(trainer.network))
     files.finish(result, rows)
@@ -292,7 +290,7 @@ def _train(trainer: _Trainer, progress: _Progress, files: TrialFolder, on_event:
             on_event(event)
         scored = step in evaluated and step < config.steps
         if scored:
-            _tell_scores(trainer, progress, files, on_event, trainer.detect(trainer.data.test))
+            _tell_scores(trainer, progress, files, on_event, trainer.predict(trainer.data.test))
         if scored or step == config.steps or time.perf_counter() - saved > CHECKPOINT_SECONDS:
             files.save_checkpoint({"trainer": trainer.state_dict(), "progress": vars(progress)})
             saved = time.perf_counter()
@@ -314,7 +312,7 @@ def _tell_scores(
 
 def calibrate_steps(
     config: TrialConfig,
-    data: DetectionData,
+    data: Data[Any],
     minutes: float,
     *,
     measured: int = 20,

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-ObjectiveName: TypeAlias = Literal["fcos", "retinanet"]
+from lossatlas.lab.registry import find_objective
+
 Backend: TypeAlias = Literal["faster-coco-eval", "pycocotools"]
 
 
@@ -13,7 +14,7 @@ class TrialConfig:
     """What a trial is trained with.
 
     Args:
-        objective: ``"fcos"`` or ``"retinanet"``.
+        objective: its name in `lossatlas.lab.registry`.
         losses: the loss of each slot that differs from the objective's own, such as ``{"box": "giou"}``.
         seed: of the initial weights, the order of the images and their augmentation.
         steps: number of weight updates; the schedule of the learning rate spans them.
@@ -26,8 +27,8 @@ class TrialConfig:
         image_size: longest side of an image in pixels; larger images are made smaller, smaller ones stay.
         scale_jitter: images are zoomed by a random factor between 1 / (1 + this) and 1 + this.
         color_jitter: brightness and contrast change by a random part of at most this.
-        horizontal_flip: whether half of the images are mirrored; None means yes, but for the built-in digits, where a
-            mirrored object is none of the classes.
+        horizontal_flip: whether half of the images are mirrored; None means as the data says: yes, but for the built-in
+            digits, where a mirrored object is none of the classes.
         evaluations: how often the trial is scored, the last time at its end.
         backend: of average precision.
         accelerator: the device to train on, as Lightning Fabric names it.
@@ -65,8 +66,7 @@ class TrialConfig:
         for name in ("warmup", "ema_decay", "color_jitter"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 0 and below 1, but got {getattr(self, name)!r}")
-        if self.objective not in ("fcos", "retinanet"):
-            raise ValueError(f"`objective` must be 'fcos' or 'retinanet', but got {self.objective!r}")
+        find_objective(self.objective)
         if self.backend not in ("faster-coco-eval", "pycocotools"):
             raise ValueError(f"`backend` must be 'faster-coco-eval' or 'pycocotools', but got {self.backend!r}")
 
@@ -107,7 +107,7 @@ class EvalEvent:
         step: updates made so far.
         steps: updates in all.
         seconds: of training so far.
-        metrics: as in `lossatlas.lab.evaluation.evaluate_detections`.
+        metrics: as the task's `score` returns them.
     """
 
     step: int

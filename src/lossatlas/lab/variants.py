@@ -8,16 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lossatlas.lab.loss_specs import ArgumentError, LossSpec, fits_a_slot, read_losses, short_names, unknown
+from lossatlas.lab.errors import ArgumentError, unknown
+from lossatlas.lab.loss_specs import LossSpec, fits_a_slot, read_losses, short_names
+from lossatlas.lab.registry import find_objective
 from lossatlas.losses.catalog import LossEntry
-
-_DENSE_SLOTS = {
-    "box": frozenset({"boxes", "elementwise"}),
-    "cls": frozenset({"binary_logits", "quality_logits"}),
-}
-
-SLOTS: Mapping[str, Mapping[str, frozenset[str]]] = {"fcos": _DENSE_SLOTS, "retinanet": _DENSE_SLOTS}
-"""For each objective its slots, and for each slot the kinds of input that a loss in it may take."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ def parse_variants(vary: Sequence[str], objective: str) -> tuple[Variant, ...]:
         >>> [variant.name for variant in parse_variants(["box=giou,ciou", "cls=sigmoid_focal"], "fcos")]
         ['box=giou cls=sigmoid_focal', 'box=ciou cls=sigmoid_focal']
     """
-    slots = _slots(objective)
+    slots = find_objective(objective).slots
     choices: dict[str, list[LossSpec]] = {}
     for text in vary:
         slot, separator, losses = text.partition("=")
@@ -136,10 +130,10 @@ def slot_losses(slot: str, objective: str) -> dict[str, LossEntry]:
         >>> "giou" in slot_losses("box", "fcos"), "giou" in slot_losses("cls", "fcos")
         (True, False)
     """
-    slots = _slots(objective)
+    slots = find_objective(objective).slots
     if slot not in slots:
         raise ArgumentError(unknown("slot", slot, slots, f"of objective {objective}"))
-    kinds = slots[slot]
+    kinds = slots[slot].kinds
     return {name: entry for name, entry in short_names().items() if entry.input_kind in kinds and fits_a_slot(entry)}
 
 
@@ -169,12 +163,6 @@ def simulated_losses(text: str) -> dict[str, Callable[..., Tensor]]:
         )
         for spec in specs
     }
-
-
-def _slots(objective: str) -> Mapping[str, frozenset[str]]:
-    if objective not in SLOTS:
-        raise ArgumentError(unknown("objective", objective, SLOTS))
-    return SLOTS[objective]
 
 
 def folder_name(variant: str, taken: Collection[str]) -> str:

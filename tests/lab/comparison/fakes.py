@@ -130,7 +130,7 @@ class FakeTraining:
 
     def trainer(self, data: DetectionData | None = None) -> Trainer:
         loaded = data or fake_data()
-        return Trainer(run=self.run, calibrate=self.calibrate, load=lambda source: loaded)
+        return Trainer(run=self.run, calibrate=self.calibrate, load=lambda source, task: loaded)
 
 
 def any_source() -> Source:

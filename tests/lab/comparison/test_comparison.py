@@ -1,11 +1,13 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lossatlas.lab import registry
 from lossatlas.lab.comparison import Listener, compare
-from lossatlas.lab.loss_specs import ArgumentError
+from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.plan import command_line, read_plan
 from lossatlas.lab.summary import Summary, Trial
 from lossatlas.lab.trial import TrialConfig
@@ -251,3 +253,18 @@ def test_the_command_starts_the_same_comparison(tmp_path: Path) -> None:
         "lossatlas compare --data scenes --objective fcos --vary 'box=giou,focal_eiou(gamma=1.0)'"
         " --vary cls=sigmoid_focal --seeds 2 --steps 10 --no-horizontal-flip --image-size 64 --out runs/x"
     )
+
+
+def test_an_objective_may_have_defaults_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(registry.OBJECTIVES["fcos"], recipe={"learning_rate": 0.5, "batch_size": 3})
+    monkeypatch.setattr(registry, "OBJECTIVES", {**registry.OBJECTIVES, "fcos": spec})
+    run(tmp_path, FakeTraining(), recipe={"batch_size": 8, "learning_rate": 0.5})
+    plan = read_plan(tmp_path)
+    assert dict(plan.recipe) == {"batch_size": 8}  # what is no default of this objective
+    config = plan.config(plan.variants[0], 0)
+    assert (config.learning_rate, config.batch_size) == (0.5, 8)
+
+
+def test_an_objective_of_another_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="unknown task 'detektion'; did you mean detection"):
+        run(tmp_path, FakeTraining(), task="detektion")

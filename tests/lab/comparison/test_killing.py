@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lossatlas.lab.comparison import Listener, compare
+from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.files import replacing, write_json
-from lossatlas.lab.loss_specs import ArgumentError
 from tests.lab.comparison.fakes import FakeTraining
 
 CHILD = """

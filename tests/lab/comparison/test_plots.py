@@ -4,7 +4,8 @@ from typing import get_args
 import pytest
 import torch
 
-from lossatlas.lab.loss_specs import ArgumentError, LossSpec, loss_options, parse_loss, required_tensors
+from lossatlas.lab.errors import ArgumentError
+from lossatlas.lab.loss_specs import LossSpec, loss_options, parse_loss, required_tensors
 from lossatlas.lab.map_views import MAPS, SIDE
 from lossatlas.lab.plots import plot_loss
 from lossatlas.lab.portraits import FAMILIES, RANGES, VIEWS, maps, term_names, views

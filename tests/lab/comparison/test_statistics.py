@@ -67,6 +67,7 @@ def test_equal_differences_leave_no_doubt() -> None:
     shifted = paired_difference([0.75, 0.5], [0.5, 0.25])
     assert shifted.p_value == 0
     assert judge(shifted, shifted.p_value) is Verdict.BETTER
+    assert judge(shifted, shifted.p_value, higher_is_better=False) is Verdict.WORSE
 
 
 def test_holm_by_hand() -> None:

@@ -4,12 +4,18 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from lossatlas.lab.formatting import signed
+from lossatlas.lab.metrics import Metric
 from lossatlas.lab.summary import Summary, Trial, headline, notes, summarize, table
+from lossatlas.lab.tasks import TASKS
 
 VARIANTS = {"giou": {"box": "giou"}, "ciou": {"box": "ciou"}, "diou": {"box": "diou"}}
 
 
-def build(aps: Mapping[str, Sequence[float | None]], errors: dict[tuple[str, int], str] | None = None) -> Summary:
+def build(
+    aps: Mapping[str, Sequence[float | None]],
+    errors: dict[tuple[str, int], str] | None = None,
+    metrics: Sequence[Metric] = TASKS["detection"].metrics,
+) -> Summary:
     """A summary of trials with the given AP, one for each seed; None where there is no result."""
     errors = errors or {}
     trials = [
@@ -22,6 +28,8 @@ def build(aps: Mapping[str, Sequence[float | None]], errors: dict[tuple[str, int
     return summarize(
         trials,
         {name: VARIANTS[name] for name in aps},
+        task="detection",
+        metrics=metrics,
         data="digits",
         objective="fcos",
         seeds=range(len(next(iter(aps.values())))),
@@ -155,3 +163,18 @@ def test_the_numbers_of_the_headline_fit_together_when_seeds_are_missing() -> No
     assert "AP 0.450 against 0.500, a difference of -0.050" in headline(summary)
     assert any("the seeds that both sides finished" in note for note in notes(summary))
     assert not any("both sides finished" in note for note in notes(build(CLEAR)))
+
+
+def test_an_error_is_better_when_it_is_lower() -> None:
+    error = Metric("AP", higher_is_better=False, decimals=1, unit="px")
+    summary = build({"giou": [5.0, 6.0, 5.5], "ciou": [4.0, 5.1, 4.5]}, metrics=[error])
+    assert summary.variants[1].verdict.value == "better"
+    assert (
+        build({"giou": [4.0, 5.1, 4.5], "ciou": [5.0, 6.0, 5.5]}, metrics=[error]).variants[1].verdict.value == "worse"
+    )
+    header, rows = table(summary)
+    assert header[:3] == ["variant", "AP (px)", "AP difference"]
+    assert rows[1][1:3] == ["4.5", "-1.0"]
+    assert headline(summary).startswith(
+        "ciou is better than giou on digits: AP 4.5 px against 5.5, a difference of -1.0"
+    )

@@ -3,7 +3,8 @@ import functools
 import pytest
 import torch
 
-from lossatlas.lab.loss_specs import ArgumentError, parse_loss
+from lossatlas.lab.errors import ArgumentError
+from lossatlas.lab.loss_specs import parse_loss
 from lossatlas.lab.variants import folder_name, parse_losses, parse_variants, resolve_loss, slot_losses
 from lossatlas.losses import ciou_loss, focal_eiou_loss, giou_loss
 

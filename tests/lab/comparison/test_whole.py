@@ -20,7 +20,7 @@ def test_a_real_comparison(tmp_path: Path, objective: str) -> None:
         "seeds": 2,
         "steps": 4,
         "recipe": {"batch_size": 2, "evaluations": 2},
-        "trainer": Trainer(load=lambda source: fake_data()),
+        "trainer": Trainer(load=lambda source, task: fake_data()),
     }
     summary = compare("scenes", out=tmp_path, **arguments)
     assert summary.complete
@@ -45,7 +45,7 @@ def test_variants_of_a_seed_start_from_the_same_weights_and_images(tmp_path: Pat
         seeds=2,
         steps=1,
         recipe={"batch_size": 2, "evaluations": 1},
-        trainer=Trainer(load=lambda source: fake_data()),
+        trainer=Trainer(load=lambda source, task: fake_data()),
     )
     # The class term of the first step does not depend on the box loss, so it tells weights and images apart.
     first = {
@@ -66,7 +66,7 @@ def test_minutes_become_steps(tmp_path: Path) -> None:
         seeds=1,
         minutes=0.005,
         recipe={"batch_size": 1, "evaluations": 1},
-        trainer=Trainer(load=lambda source: fake_data()),
+        trainer=Trainer(load=lambda source, task: fake_data()),
     )
     assert summary.steps >= 1
     assert json.loads((tmp_path / "trials" / "giou" / "seed0" / "result.json").read_text())["steps"] == summary.steps

@@ -1,12 +1,11 @@
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lossatlas.lab.report.pictures import Detections, TrialPredictions, best_threshold, choose, image_uri, match, missed
+from lossatlas.lab.pictures.boxes import Detections, TrialPredictions, best_threshold, match, missed
+from lossatlas.lab.pictures.picture import choose, image_uri
 from tests.lab.comparison.fakes import Scenes
 
 Row = dict[str, Any]
@@ -69,29 +68,27 @@ def test_the_threshold_with_the_best_f1() -> None:
     assert best_threshold([], 3) == 0.5
 
 
-def write(path: Path, rows: list[Row]) -> TrialPredictions:
-    path.write_text(json.dumps(rows))
-    return TrialPredictions(path, Scenes("test", 12))
-
-
-def test_images_where_variants_differ_come_first(tmp_path: Path) -> None:
+def test_mistakes_are_wrong_predictions_and_missed_objects() -> None:
     split = Scenes("test", 12)
     perfect = [{**annotation, "score": 0.9} for annotation in split.coco["annotations"]]
     worse = [found for found in perfect if found["image_id"] != 107]  # image 7 has three objects
-    trials = [write(tmp_path / "a.json", perfect), write(tmp_path / "b.json", worse)]
-    chosen = choose(trials, split)
+    for rows, expected in ((perfect, 0), (worse, 3)):
+        trial = TrialPredictions(rows, split)
+        assert trial.mistakes(7, split.target(7)) == expected
+        assert sum(trial.mistakes(index, split.target(index)) for index in range(12)) == expected
+
+
+def test_images_where_variants_differ_come_first() -> None:
+    mistakes = [[1.0, 1.0]] * 7 + [[0.0, 3.0]] + [[2.0, 2.0]] * 4
+    chosen = choose(mistakes)
     assert chosen[0] == (7, "variants differ")
     assert [reason for _, reason in chosen[1:]] == ["at random"] * 7
     assert len({index for index, _ in chosen}) == 8
-    assert choose(trials, split) == chosen
+    assert choose(mistakes) == chosen
 
 
-def test_a_small_split_is_shown_in_full(tmp_path: Path) -> None:
-    split = Scenes("test", 3)
-    path = tmp_path / "a.json"
-    path.write_text("[]")
-    chosen = choose([TrialPredictions(path, split)], split)
-    assert sorted(index for index, _ in chosen) == [0, 1, 2]
+def test_a_small_split_is_shown_in_full() -> None:
+    assert sorted(index for index, _ in choose([[0.0]] * 3)) == [0, 1, 2]
 
 
 def test_large_images_are_made_smaller() -> None:

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from lossatlas.lab.augmentation import Augmentation, normalize_image
+from lossatlas.lab.augmentation import Augmentation, move_boxes, normalize_image
 from lossatlas.lab.data import Sample
 
-PLAIN = {"image_size": 96, "scale_jitter": 0.0, "color_jitter": 0.0, "horizontal_flip": False}
+PLAIN = {"image_size": 96, "scale_jitter": 0.0, "color_jitter": 0.0, "horizontal_flip": False, "move": move_boxes}
 
 
 def sample_of(boxes, height=48, width=96):
@@ -36,7 +36,7 @@ def test_without_any_change_it_only_normalizes():
 
 @pytest.mark.parametrize("seed", range(25))
 def test_boxes_stay_around_their_objects(seed):
-    change = Augmentation(image_size=64, scale_jitter=0.5, color_jitter=0.2, horizontal_flip=True)
+    change = Augmentation(image_size=64, scale_jitter=0.5, color_jitter=0.2, horizontal_flip=True, move=move_boxes)
     example = change(sample_of([(30, 14, 66, 34)]), np.random.default_rng(seed))
     assert example.image.shape == (3, 32, 64)
     assert len(example.target["boxes"]) == 1
@@ -92,14 +92,14 @@ def test_objects_that_are_hardly_seen_are_left_out_with_all_that_belongs_to_them
 
 
 def test_an_image_without_objects_is_ordinary():
-    change = Augmentation(image_size=64, scale_jitter=0.5, color_jitter=0.2, horizontal_flip=True)
+    change = Augmentation(image_size=64, scale_jitter=0.5, color_jitter=0.2, horizontal_flip=True, move=move_boxes)
     target = change(sample_of([]), np.random.default_rng(0)).target
     assert target["boxes"].shape == (0, 4)
     assert target["labels"].shape == (0,)
 
 
 def test_is_a_function_of_the_generator_and_writes_to_nothing():
-    change = Augmentation(image_size=64, scale_jitter=0.5, color_jitter=0.2, horizontal_flip=True)
+    change = Augmentation(image_size=64, scale_jitter=0.5, color_jitter=0.2, horizontal_flip=True, move=move_boxes)
     sample = sample_of([(10, 5, 30, 20)])
     image, boxes = sample.image.clone(), sample.target["boxes"].clone()
     first, second = (change(sample, np.random.default_rng(3)) for _ in range(2))

@@ -3,11 +3,11 @@ from collections import Counter
 import pytest
 import torch
 
-from lossatlas.lab.augmentation import Augmentation, Example
+from lossatlas.lab.augmentation import Augmentation, Example, move_boxes
 from lossatlas.lab.loading import collate, image_numbers, scoring_batches, training_batch
 from tests.lab.training.squares import Squares
 
-CHANGE = Augmentation(image_size=96, scale_jitter=0.25, color_jitter=0.1, horizontal_flip=True)
+CHANGE = Augmentation(image_size=96, scale_jitter=0.25, color_jitter=0.1, horizontal_flip=True, move=move_boxes)
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(7, 3), (4, 4), (3, 8), (1, 2)])

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from lossatlas.boxes.priors import point_grid
-from lossatlas.lab.networks import PRIOR, STRIDES, ResidualBlock, build_network, count_parameters
+from lossatlas.lab.facts import Facts
+from lossatlas.lab.networks.backbone import PRIOR, STRIDES, ResidualBlock, count_parameters
+from lossatlas.lab.registry import build_network
 from lossatlas.objectives import FCOSOutputs, RetinaNetOutputs
 
 OBJECTIVES = ("fcos", "retinanet")
@@ -10,13 +12,13 @@ OBJECTIVES = ("fcos", "retinanet")
 
 @pytest.fixture(scope="module")
 def network():
-    return build_network("fcos", 3, seed=0).eval()
+    return build_network("fcos", Facts(3), seed=0).eval()
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_starts_with_the_prior_probability_of_every_class(objective):
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    outputs = build_network(objective, 4, seed=1)(images)
+    outputs = build_network(objective, Facts(4), seed=1)(images)
     assert isinstance(outputs, {"fcos": FCOSOutputs, "retinanet": RetinaNetOutputs}[objective])
     probability = outputs.class_logits.sigmoid()
     assert probability.shape[2] == 4
@@ -26,7 +28,7 @@ def test_starts_with_the_prior_probability_of_every_class(objective):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_is_small_and_every_parameter_is_trained(objective):
-    network = build_network(objective, 80, seed=0)
+    network = build_network(objective, Facts(80), seed=0)
     assert count_parameters(network) < 1_000_000
     for block in network.modules():
         if isinstance(block, ResidualBlock):  # what adds nothing yet would pass no gradient on
@@ -42,17 +44,20 @@ def test_is_small_and_every_parameter_is_trained(objective):
 def test_weights_depend_on_the_seed_alone(objective):
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
-    first = build_network(objective, 3, seed=7).state_dict()
+    first = build_network(objective, Facts(3), seed=7).state_dict()
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(6)
-    same, other = build_network(objective, 3, seed=7).state_dict(), build_network(objective, 3, seed=8).state_dict()
+    same, other = (
+        build_network(objective, Facts(3), seed=7).state_dict(),
+        build_network(objective, Facts(3), seed=8).state_dict(),
+    )
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_the_classes_start_alike_for_both_objectives_up_to_the_pyramid():
-    points = build_network("fcos", 3, seed=7).pyramid.state_dict()
-    anchors = build_network("retinanet", 3, seed=7).pyramid.state_dict()
+    points = build_network("fcos", Facts(3), seed=7).pyramid.state_dict()
+    anchors = build_network("retinanet", Facts(3), seed=7).pyramid.state_dict()
     assert all(torch.equal(points[name], anchors[name]) for name in points)
 
 
@@ -75,7 +80,7 @@ def test_refuses_other_sizes(network):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_predictions_are_in_the_order_of_their_places(objective):
     """Level by level, row by row, the anchors of a cell side by side; compared with the maps of the head."""
-    network = build_network(objective, 3, seed=0).eval()
+    network = build_network(objective, Facts(3), seed=0).eval()
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         outputs = network(images)
@@ -103,8 +108,8 @@ def test_predictions_are_in_the_order_of_their_places(objective):
 
 @pytest.mark.parametrize(
     ("objective", "classes", "message"),
-    [("yolo", 3, "`objective` must be one of 'fcos', 'retinanet', but got 'yolo'"), ("fcos", 0, "`num_classes`")],
+    [("yolo", 3, "unknown objective 'yolo'"), ("fcos", 0, "`num_classes`")],
 )
 def test_refuses_what_it_cannot_build(objective, classes, message):
     with pytest.raises(ValueError, match=message):
-        build_network(objective, classes, seed=0)
+        build_network(objective, Facts(classes), seed=0)

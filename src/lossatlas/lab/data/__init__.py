@@ -3,18 +3,21 @@
 from pathlib import Path
 
 from lossatlas.lab.data.coco import load_coco
-from lossatlas.lab.data.dataset import DetectionData, DetectionSplit, ImageRecord, Sample
+from lossatlas.lab.data.dataset import Data, DetectionData, DetectionSplit, ImageInfo, ImageRecord, Sample, Split
 from lossatlas.lab.data.digits import load_digit_scenes
 from lossatlas.lab.data.problems import DataError, Kind, Problem, describe
 
 __all__ = [
+    "Data",
     "DataError",
     "DetectionData",
     "DetectionSplit",
+    "ImageInfo",
     "ImageRecord",
     "Kind",
     "Problem",
     "Sample",
+    "Split",
     "describe",
     "load_coco",
     "load_detection",

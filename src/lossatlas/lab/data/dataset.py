@@ -1,10 +1,10 @@
-"""The data a comparison trains and scores on: images with their objects, in two splits."""
+"""The data a comparison trains and scores on: images with their ground truth, in two splits."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ class Sample:
 
     Args:
         image: (3, H, W) uint8, red, green, blue. It may be shared with a cache: do not change it in place.
-        target: ``boxes`` (G, 4) float32 xyxy in pixels, ``labels`` (G,) int64 from 0, ``iscrowd`` (G,) bool and, where
-            the split was asked for them, ``masks`` (G, H, W) bool.
+        target: what the split's `Split.target` says; for detection ``boxes`` (G, 4) float32 xyxy in pixels, ``labels``
+            (G,) int64 from 0, ``iscrowd`` (G,) bool and, where the split was asked for them, ``masks`` (G, H, W) bool.
         image_id: the id of the image in its split.
         file_name: the name of the image in its split.
     """
@@ -48,28 +48,45 @@ class ObjectRow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ImageRecord:
-    """What is known of an image without decoding it.
+class ImageInfo:
+    """What every task knows of an image without decoding it.
 
     Args:
         image_id: the id of the image in its split.
         file_name: the name of the image in its split.
         width: columns of the image.
         height: rows of the image.
-        boxes: (G, 4) float32 xyxy in pixels.
-        labels: (G,) int64 from 0.
-        iscrowd: (G,) bool.
-        areas: (G,) float32, square pixels: of the object's mask where that is known, otherwise of its box.
     """
 
     image_id: int
     file_name: str
     width: int
     height: int
+
+    def content(self) -> Iterable[bytes]:
+        """The ground truth, for `fingerprint`; a task whose records hold some adds it."""
+        return ()
+
+
+@dataclass(frozen=True)
+class ImageRecord(ImageInfo):
+    """What is known of an image and its objects without decoding it.
+
+    Args:
+        boxes: (G, 4) float32 xyxy in pixels.
+        labels: (G,) int64 from 0.
+        iscrowd: (G,) bool.
+        areas: (G,) float32, square pixels: of the object's mask where that is known, otherwise of its box.
+    """
+
     boxes: Tensor
     labels: Tensor
     iscrowd: Tensor
     areas: Tensor
+
+    def content(self) -> Iterable[bytes]:
+        """The objects."""
+        return [values.numpy().tobytes() for values in (self.boxes, self.labels, self.iscrowd, self.areas)]
 
     @classmethod
     def from_rows(
@@ -93,8 +110,11 @@ class ImageRecord:
         )
 
 
-class DetectionSplit(ABC):
-    """One split of a detection data set: a sequence of samples.
+Record_co = TypeVar("Record_co", bound=ImageInfo, covariant=True)
+
+
+class Split(ABC, Generic[Record_co]):
+    """One split of a data set: a sequence of samples.
 
     Args:
         name: ``"train"`` or ``"test"``.
@@ -102,7 +122,7 @@ class DetectionSplit(ABC):
         records: one for every image.
     """
 
-    def __init__(self, name: str, class_names: Sequence[str], records: Sequence[ImageRecord]) -> None:
+    def __init__(self, name: str, class_names: Sequence[str], records: Sequence[Record_co]) -> None:
         self.name = name
         self.class_names = tuple(class_names)
         self.records = tuple(records)
@@ -121,6 +141,14 @@ class DetectionSplit(ABC):
     @abstractmethod
     def image_digest(self, index: int) -> bytes:
         """Bytes that change when the pixels of an image change, for `fingerprint`."""
+
+    @abstractmethod
+    def target(self, index: int) -> dict[str, Tensor]:
+        """Ground truth of an image, as in `Sample`, without decoding its pixels."""
+
+
+class DetectionSplit(Split[ImageRecord]):
+    """One split of a detection data set."""
 
     def target(self, index: int) -> dict[str, Tensor]:
         """Ground truth of an image, as in `Sample`, without decoding its pixels."""
@@ -164,9 +192,12 @@ class DetectionSplit(ABC):
         }
 
 
+Split_co = TypeVar("Split_co", bound=Split[Any], covariant=True)
+
+
 @dataclass(frozen=True)
-class DetectionData:
-    """A detection data set: what to train on, what to test on.
+class Data(Generic[Split_co]):
+    """A data set: what to train on, what to test on.
 
     Args:
         name: how the data is called in tables and reports.
@@ -175,18 +206,24 @@ class DetectionData:
         class_names: the name of every label.
         fingerprint: hash of the content, the same wherever the data lies, so that a resumed comparison knows its data.
         warnings: what is wrong with the data but does not prevent training.
+        flips: whether a mirrored image is as good as the original; digits, for one, have no mirrored classes.
     """
 
     name: str
-    train: DetectionSplit
-    test: DetectionSplit
+    train: Split_co
+    test: Split_co
     class_names: tuple[str, ...]
     fingerprint: str
     warnings: list[Problem] = field(default_factory=list)
+    flips: bool = True
 
 
-def fingerprint(splits: Iterable[DetectionSplit]) -> str:
-    """Hash what training and scoring depend on: class names, image names and sizes, objects, pixels.
+DetectionData: TypeAlias = Data[DetectionSplit]
+"""A detection data set."""
+
+
+def fingerprint(splits: Iterable[Split[ImageInfo]]) -> str:
+    """Hash what training and scoring depend on: class names, image names and sizes, ground truth, pixels.
 
     Args:
         splits: the splits of a data set, in order.
@@ -199,7 +236,7 @@ def fingerprint(splits: Iterable[DetectionSplit]) -> str:
         digest.update(repr((split.name, split.class_names, len(split))).encode())
         for index, record in enumerate(split.records):
             digest.update(repr((record.image_id, record.file_name, record.width, record.height)).encode())
-            for values in (record.boxes, record.labels, record.iscrowd, record.areas):
-                digest.update(values.numpy().tobytes())
+            for part in record.content():
+                digest.update(part)
             digest.update(split.image_digest(index))
     return digest.hexdigest()

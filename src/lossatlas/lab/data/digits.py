@@ -345,4 +345,4 @@ def load_digit_scenes(
         (torch.Size([3, 128, 128]), torch.Size([128, 128]))
     """
     splits = _split(seed, False, train_scenes, masks), _split(seed, True, test_scenes, masks)
-    return DetectionData("digits", *splits, splits[0].class_names, fingerprint(splits))
+    return DetectionData("digits", *splits, splits[0].class_names, fingerprint(splits), flips=False)

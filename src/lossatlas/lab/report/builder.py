@@ -9,17 +9,16 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from lossatlas.lab.data import DetectionData, describe
+from lossatlas.lab.data import Data, describe
+from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.files import write_text
-from lossatlas.lab.formatting import interval, number, signed
-from lossatlas.lab.loss_specs import ArgumentError
+from lossatlas.lab.formatting import interval, number
+from lossatlas.lab.pictures.picture import Picture
 from lossatlas.lab.plan import Plan, read_plan, read_trials
 from lossatlas.lab.report import charts
-from lossatlas.lab.report.pictures import Picture, TrialPredictions, draw
-from lossatlas.lab.summary import PRIMARY_METRIC, TABLE_METRICS, Summary, headline, notes
+from lossatlas.lab.summary import Summary, headline, notes
 
 REPORT_FILE = "report.html"
-CLASS_PREFIX = "AP50/"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Chart:
     caption: str = ""
 
 
-def write_report(out: Path, data: DetectionData | None = None) -> Path:
+def write_report(out: Path, data: Data[Any] | None = None) -> Path:
     """Write ``report.html`` into the folder of a comparison.
 
     Args:
@@ -47,7 +46,7 @@ def write_report(out: Path, data: DetectionData | None = None) -> Path:
     """
     plan = read_plan(out)
     if data is None:
-        data = plan.source.load()
+        data = plan.source.load(plan.task)
         if data.fingerprint != plan.fingerprint:
             raise ArgumentError(f"the data of {out}, {plan.data}, is not what its trials were trained on any more")
     path = out / REPORT_FILE
@@ -55,7 +54,7 @@ def write_report(out: Path, data: DetectionData | None = None) -> Path:
     return path
 
 
-def render(plan: Plan, out: Path, data: DetectionData) -> str:
+def render(plan: Plan, out: Path, data: Data[Any]) -> str:
     """Return the page of a comparison."""
     summary = plan.summarize(read_trials(plan, out))
     environment = jinja2.Environment(
@@ -65,18 +64,19 @@ def render(plan: Plan, out: Path, data: DetectionData) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=number, signed=signed, interval=interval)
+    environment.filters.update(number=number)
     seed, pictures = _pictures(plan, out, data)
     return environment.get_template("report.html.jinja").render(
         plan=plan,
         summary=summary,
         headline=headline(summary),
         notes=notes(summary),
-        primary=PRIMARY_METRIC,
-        metrics=[metric for metric in TABLE_METRICS if metric in summary.baseline.metrics],
+        task=plan.task,
+        primary=summary.primary_metric,
+        metrics=[metric for metric in summary.metrics if metric.name in summary.baseline.metrics],
         difference_charts=_difference_charts(summary),
         curve_charts=_curve_charts(plan, out),
-        classes=_class_table(summary),
+        classes=_class_table(summary, plan.task.class_metric),
         pictures=pictures,
         picture_seed=seed,
         data=data,
@@ -84,21 +84,22 @@ def render(plan: Plan, out: Path, data: DetectionData) -> str:
         settings=_settings(plan),
         colours=charts.COLOURS,
         dash=charts.dash,
-        signed_interval=lambda found: interval(found, signed),
+        interval=interval,
     )
 
 
 def _difference_charts(summary: Summary) -> list[Chart]:
     charted = []
-    for metric in TABLE_METRICS:
+    for metric in summary.metrics:
         rows = [
-            (variant.name, index, variant.difference[metric])
+            (variant.name, index, variant.difference[metric.name])
             for index, variant in enumerate(summary.variants)
-            if metric in variant.difference
+            if metric.name in variant.difference
         ]
         if rows:
-            title = f"{metric}, difference to {summary.baseline.name}"
-            charted.append(Chart(title, Markup(charts.differences(title, rows))))
+            title = f"{metric.label}, difference to {summary.baseline.name}"
+            caption = "" if metric.higher_is_better else "left is better"
+            charted.append(Chart(title, Markup(charts.differences(title, rows, metric.write_change)), caption))
     return charted
 
 
@@ -108,10 +109,11 @@ def _curve_charts(plan: Plan, out: Path) -> list[Chart]:
         for variant in plan.variants
     }
     drawn = []
-    for metric in TABLE_METRICS[:2]:
-        curves = _curves(logs, "eval", "metrics", metric)
+    for metric in plan.task.metrics[:2]:
+        curves = _curves(logs, "eval", "metrics", metric.name)
         if any(line for curve in curves for line in curve.seeds):
-            drawn.append(_curve_chart(f"{metric} on test", curves, "higher is better"))
+            better = f"{'higher' if metric.higher_is_better else 'lower'} is better"
+            drawn.append(_curve_chart(f"{metric.label} on test", curves, better))
     terms = dict.fromkeys(
         term for lines in logs.values() for rows in lines for row in rows for term in row.get("terms", ())
     )
@@ -160,22 +162,20 @@ def read_log(folder: Path) -> Iterator[dict[str, Any]]:
             return
 
 
-def _class_table(summary: Summary) -> list[tuple[str, list[float | None]]]:
-    """Return AP50 of each class: its name, and a mean for each variant."""
-    names = [name for name in summary.baseline.metrics if name.startswith(CLASS_PREFIX)]
-    return [
-        (name.removeprefix(CLASS_PREFIX), [variant.metrics[name].mean for variant in summary.variants])
-        for name in names
-    ]
+def _class_table(summary: Summary, metric: str) -> list[tuple[str, list[float | None]]]:
+    """Return a metric of each class: its name, and a mean for each variant."""
+    prefix = f"{metric}/"
+    names = [name for name in summary.baseline.metrics if metric and name.startswith(prefix)]
+    return [(name.removeprefix(prefix), [variant.metrics[name].mean for variant in summary.variants]) for name in names]
 
 
-def _pictures(plan: Plan, out: Path, data: DetectionData) -> tuple[int | None, list[Picture]]:
+def _pictures(plan: Plan, out: Path, data: Data[Any]) -> tuple[int | None, list[Picture]]:
     """Draw the predictions of the first seed that every variant finished."""
     for seed in plan.seeds:
         paths = {variant.name: plan.folder(out, variant, seed) / "predictions.json" for variant in plan.variants}
         if all(path.exists() for path in paths.values()):
-            trials = {name: TrialPredictions(path, data.test) for name, path in paths.items()}
-            return seed, draw(data.test, trials, data.class_names)
+            predictions = {name: json.loads(path.read_text()) for name, path in paths.items()}
+            return seed, plan.task.pictures(data.test, predictions, data.class_names)
     return None, []
 
 

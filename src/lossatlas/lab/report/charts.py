@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,12 +85,15 @@ def learning_curves(title: str, curves: Sequence[Curve], *, cut_peaks: bool = Fa
     return _svg(title, HEIGHT, parts)
 
 
-def differences(title: str, rows: Sequence[tuple[str, int, Difference]]) -> str:
+def differences(
+    title: str, rows: Sequence[tuple[str, int, Difference]], write: Callable[[float | None], str] = signed
+) -> str:
     """Draw differences to the baseline: mean as a dot, 95 % interval as a line, seeds as small dots.
 
     Args:
         title: what is drawn; read out by screen readers.
         rows: name, place in the comparison and difference of each variant.
+        write: a difference as text.
 
     Returns:
         An ``svg`` element.
@@ -112,21 +115,27 @@ def differences(title: str, rows: Sequence[tuple[str, int, Difference]]) -> str:
         parts.append(f'<line class="{kind}" x1="{x:.1f}" y1="6" x2="{x:.1f}" y2="{height - 26:.1f}"/>')
         parts.append(_label(x, height - 10, "0" if tick == 0 else f"{tick:+g}", "middle"))
     for number, (name, index, difference) in enumerate(rows):
-        parts.append(_difference_row(name, index, difference, 52.0 * number + 22, x_scale, (left, right)))
+        parts.append(_difference_row(name, index, difference, 52.0 * number + 22, x_scale, (left, right), write))
     return _svg(title, height, parts)
 
 
 def _difference_row(
-    name: str, index: int, difference: Difference, y: float, x_scale: "Scale", edges: tuple[float, float]
+    name: str,
+    index: int,
+    difference: Difference,
+    y: float,
+    x_scale: "Scale",
+    edges: tuple[float, float],
+    write: Callable[[float | None], str],
 ) -> str:
     colour = f"c{index % COLOURS}"
     parts = [_label(edges[0], y, name, "start", "name")]
     if difference.mean is None:
         return "".join([*parts, _label(edges[1], y, "no result", "end")])
-    text = signed(difference.mean)
+    text = write(difference.mean)
     middle = f"{y + 16:.1f}"
     if difference.interval is not None:
-        text += f" ({interval(difference, signed)})"
+        text += f" ({interval(difference, write)})"
         start, end = (min(max(x_scale(value), edges[0]), edges[1]) for value in difference.interval)
         ends = f'x1="{start:.1f}" y1="{middle}" x2="{end:.1f}" y2="{middle}"'
         parts.append(f'<line class="line {colour}" stroke-width="3" {ends}/>')

@@ -1,26 +1,21 @@
-"""Validation images with predictions beside ground truth."""
+"""Test images with detections beside ground truth."""
 
-import base64
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from markupsafe import Markup
 from torch import Tensor
 
 from lossatlas.boxes.formats import convert
 from lossatlas.boxes.geometry import pairwise_coverage, pairwise_iou
 from lossatlas.lab.data import DetectionSplit
+from lossatlas.lab.formatting import plural
+from lossatlas.lab.pictures.picture import Panel, Picture, choose
 
 MATCH_IOU = 0.5
-MOST_DIFFERENT = 4
-AT_RANDOM = 4
-MAX_SIDE = 640
 MAX_LABELS = 10
 
 
@@ -48,7 +43,16 @@ class Detections:
 
 @dataclass(frozen=True)
 class Box:
-    """One rectangle of a panel: its place in the image and its text."""
+    """One rectangle of a panel: its place in the image, what it is, and its text.
+
+    Args:
+        x: left edge in pixels.
+        y: upper edge.
+        width: in pixels.
+        height: in pixels.
+        outcome: class of the style sheet that colours it, such as ``"right"`` or ``"missed"``.
+        title: of the box, shown on it where there is room.
+    """
 
     x: float
     y: float
@@ -58,44 +62,44 @@ class Box:
     title: str
 
 
-@dataclass(frozen=True)
-class Panel:
-    """An image with the boxes of the ground truth or of one variant."""
+def draw_boxes(boxes: Sequence[Box], height: int) -> Markup:
+    """Return boxes as the SVG elements of a panel, with their texts where there is room for them.
 
-    name: str
-    caption: str
-    boxes: list[Box]
-
-    @property
-    def labelled(self) -> bool:
-        """Whether there is room for the texts of the boxes."""
-        return len(self.boxes) <= MAX_LABELS
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image with a panel for the ground truth and one for each variant."""
-
-    key: str
-    title: str
-    reason: str
-    uri: str
-    width: int
-    height: int
-    panels: list[Panel]
+    Args:
+        boxes: lowest first.
+        height: of the image in pixels.
+    """
+    parts = [
+        Markup(
+            '<g class="box {kind}"><title>{title} ({kind})</title><rect class="halo" {place}/><rect {place}/></g>'
+        ).format(
+            kind=box.outcome,
+            title=box.title,
+            place=Markup('x="{0.x}" y="{0.y}" width="{0.width}" height="{0.height}"').format(box),
+        )
+        for box in boxes
+    ]
+    if len(boxes) <= MAX_LABELS:
+        parts += [
+            Markup('<text class="box-label {}" x="{}" y="{}" dy="-0.25em">{}</text>').format(
+                box.outcome, box.x + 1, max(box.y, height * 0.05), box.title
+            )
+            for box in boxes
+        ]
+    return Markup("\n").join(parts)
 
 
 class TrialPredictions:
     """The predictions of one trial on the images of a split.
 
     Args:
-        path: ``predictions.json`` of the trial, in COCO's result format.
+        predictions: of the trial, in COCO's result format.
         split: the images.
     """
 
-    def __init__(self, path: Path, split: DetectionSplit) -> None:
-        rows: dict[int, list[dict[str, Any]]] = {}
-        for row in json.loads(path.read_text()):
+    def __init__(self, predictions: Sequence[Mapping[str, Any]], split: DetectionSplit) -> None:
+        rows: dict[int, list[Mapping[str, Any]]] = {}
+        for row in predictions:
             rows.setdefault(row["image_id"], []).append(row)
         self._found = [
             match(split.target(index), rows.get(record.image_id, [])) for index, record in enumerate(split.records)
@@ -161,110 +165,61 @@ def best_threshold(found: Sequence[Detections], objects: int) -> float:
     return float(scores[(2 * right / (counted + objects)).argmax()])
 
 
-def choose(trials: Sequence[TrialPredictions], split: DetectionSplit) -> list[tuple[int, str]]:
-    """Choose the images to show: where the variants differ most, and some at random with a fixed seed.
-
-    Args:
-        trials: predictions of each variant.
-        split: the images.
-
-    Returns:
-        Indices with the reason for each; no image twice.
-    """
-    mistakes = np.array(
-        [[trial.mistakes(index, split.target(index)) for trial in trials] for index in range(len(split))]
-    )
-    spread = mistakes.max(axis=1) - mistakes.min(axis=1)
-    order = np.argsort(-spread, kind="stable")[:MOST_DIFFERENT]
-    chosen = {int(index): "variants differ" for index in order if spread[index] > 0}
-    for index in np.random.default_rng(0).permutation(len(split)):
-        if len(chosen) >= min(len(split), MOST_DIFFERENT + AT_RANDOM):
-            break
-        chosen.setdefault(int(index), "at random")
-    return list(chosen.items())
-
-
-def draw(split: DetectionSplit, trials: Mapping[str, TrialPredictions], class_names: Sequence[str]) -> list[Picture]:
+def draw_detections(
+    split: DetectionSplit, predictions: Mapping[str, Sequence[Mapping[str, Any]]], class_names: Sequence[str]
+) -> list[Picture]:
     """Prepare the images of a report.
 
     Args:
         split: the images.
-        trials: predictions of each variant, by its name.
+        predictions: of each variant, by its name, in COCO's result format.
         class_names: the name of every label.
 
     Returns:
         One picture for each image that `choose` chooses.
     """
-    return [
-        _picture(split, index, reason, trials, class_names) for index, reason in choose(list(trials.values()), split)
+    trials = {name: TrialPredictions(rows, split) for name, rows in predictions.items()}
+    mistakes = [
+        [trial.mistakes(index, split.target(index)) for trial in trials.values()] for index in range(len(split))
     ]
-
-
-def _picture(
-    split: DetectionSplit,
-    index: int,
-    reason: str,
-    trials: Mapping[str, TrialPredictions],
-    class_names: Sequence[str],
-) -> Picture:
-    sample = split[index]
-    height, width = sample.image.shape[-2:]
-    target = sample.target
-    panels = [Panel("ground truth", _count(len(target["boxes"]), "object"), _truth(target, class_names))]
-    panels += [_prediction(name, trial[index], target, class_names) for name, trial in trials.items()]
-    return Picture(
-        key=f"image{index}",
-        title=sample.file_name,
-        reason=reason,
-        uri=image_uri(sample.image),
-        width=width,
-        height=height,
-        panels=panels,
-    )
+    pictures = []
+    for index, reason in choose(mistakes):
+        sample = split[index]
+        target, height = sample.target, sample.image.shape[1]
+        caption = plural(len(target["boxes"]), "object")
+        panels = [Panel("ground truth", caption, draw_boxes(_truth(target, class_names), height))]
+        panels += [_prediction(name, trial[index], target, class_names, height) for name, trial in trials.items()]
+        pictures.append(Picture.of(sample, index, reason, panels))
+    return pictures
 
 
 def _truth(target: Mapping[str, Tensor], class_names: Sequence[str]) -> list[Box]:
     return [
-        _box(box, "crowd" if crowd else "truth", class_names[label])
+        box_of(box, "crowd" if crowd else "truth", class_names[label])
         for box, label, crowd in zip(
             target["boxes"], target["labels"].tolist(), target["iscrowd"].tolist(), strict=True
         )
     ]
 
 
-def _prediction(name: str, found: Detections, target: Mapping[str, Tensor], class_names: Sequence[str]) -> Panel:
+def _prediction(
+    name: str, found: Detections, target: Mapping[str, Tensor], class_names: Sequence[str], height: int
+) -> Panel:
     lost = missed(found, target)
-    boxes = [_box(target["boxes"][index], "missed", f"{class_names[int(target['labels'][index])]}?") for index in lost]
+    boxes = [
+        box_of(target["boxes"][index], "missed", f"{class_names[int(target['labels'][index])]}?") for index in lost
+    ]
     order = (found.object >= 0).int().argsort(stable=True)  # what is right lies above what is wrong
     for index in order.tolist():
         kind = int(found.object[index])
         outcome = "right" if kind >= 0 else "crowd" if kind == -2 else "wrong"
         text = f"{class_names[int(found.labels[index])]} {float(found.scores[index]):.2f}"
-        boxes.append(_box(found.boxes[index], outcome, text))
+        boxes.append(box_of(found.boxes[index], outcome, text))
     right, wrong = int((found.object >= 0).sum()), int((found.object == -1).sum())
-    return Panel(name, f"{right} right, {wrong} wrong, {len(lost)} missed", boxes)
+    return Panel(name, f"{right} right, {wrong} wrong, {len(lost)} missed", draw_boxes(boxes, height))
 
 
-def _box(box: Tensor, outcome: str, title: str) -> Box:
+def box_of(box: Tensor, outcome: str, title: str) -> Box:
+    """Return a (4,) xyxy box as a rectangle of a panel."""
     x, y, right, bottom = (round(float(value), 1) for value in box)
     return Box(x, y, round(max(right - x, 0), 1), round(max(bottom - y, 0), 1), outcome, title)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def image_uri(image: Tensor) -> str:
-    """Return an image as a data URI, scaled down to at most 640 pixels a side.
-
-    Args:
-        image: (3, H, W) uint8.
-
-    Returns:
-        A JPEG, as ``data:image/jpeg;base64,...``.
-    """
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    picture.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

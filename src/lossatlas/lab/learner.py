@@ -1,0 +1,69 @@
+"""A network and its objective as one module: from a batch to the terms of the loss, and to predictions."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+MAX_DETECTIONS = 100
+"""Detections of an image that are kept, highest score first."""
+
+Prediction: TypeAlias = dict[str, Tensor]
+"""What is predicted for one image; the learner makes it, and the task that it belongs to reads it."""
+
+
+class Learner(nn.Module):
+    """What is trained: a network with the objective that judges it.
+
+    An objective that needs more than one pass through the network, such as the proposals of a two-stage detector, has
+    a learner of its own; most are content with `forward` as it is here.
+
+    What `forward` draws at random, as samplers do, it draws from PyTorch's global generator, which the trainer seeds
+    before each step: a trial stays a function of its seed, and goes on after an interruption as if there had been none.
+
+    Args:
+        network: from (B, 3, H, W) images to outputs.
+        objective: from outputs and targets to terms. Its state, a moving average or that of a loss, is saved with it.
+    """
+
+    def __init__(self, network: nn.Module, objective: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.objective: Any = objective
+
+    def forward(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the terms of the loss by name, already weighted; their sum is trained.
+
+        Args:
+            images: (B, 3, H, W); smaller ones lie in the upper left corner.
+            targets: one dict for each image, as the task's data gives them.
+        """
+        return dict(self.objective(self.network(images), targets))
+
+    def predict(self, network: nn.Module, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Return what a network predicts for each image, in pixels of the images.
+
+        Args:
+            network: of the same kind as the learner's, with the averaged weights, in evaluation mode.
+            images: (B, 3, H, W).
+            sizes: height and width of each image, without what was added to fill the batch.
+        """
+        raise NotImplementedError
+
+
+class DetectionLearner(Learner):
+    """The learner of every detector whose objective decodes the outputs of one pass.
+
+    The objective has ``decode(outputs, image_sizes, *, max_detections, nms)``.
+    """
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Return ``boxes`` (D, 4) xyxy, ``scores`` (D,) and ``labels`` (D,) of each image."""
+        from torchvision.ops import batched_nms
+
+        found: list[Prediction] = self.objective.decode(
+            network(images), sizes, max_detections=MAX_DETECTIONS, nms=batched_nms
+        )
+        return found

@@ -1,0 +1,124 @@
+"""Every objective that the lab trains: its network, its slots, and what else is its own.
+
+To add one, write its network in a file of its own below ``networks`` and an entry here. Nothing else asks for the name
+of an objective.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from lossatlas.lab.errors import ArgumentError, unknown
+from lossatlas.lab.facts import Facts
+from lossatlas.lab.learner import DetectionLearner, Learner
+from lossatlas.lab.networks.anchors import AnchorDetector
+from lossatlas.lab.networks.backbone import COARSEST_STRIDE
+from lossatlas.lab.networks.points import PointDetector
+from lossatlas.objectives import FCOS, RetinaNet
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of an objective that a loss is put into.
+
+    Args:
+        argument: of the objective.
+        kinds: the kinds of input, as the catalogue names them, that a loss in it may take.
+    """
+
+    argument: str
+    kinds: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """An objective as the lab trains it.
+
+    Args:
+        name: what users call it; no other objective, of whatever task, has the same.
+        task: name of the task it belongs to.
+        description: one line for lists of objectives.
+        network: builds its network from what is known of the data.
+        objective: builds the objective; it is called with the losses of the slots that a variant fills, by `argument`,
+            and with what `settings` returns.
+        slots: what `--vary` may vary, by name.
+        settings: returns further arguments of the objective, which depend on the data.
+        learner: joins network and objective.
+        recipe: settings of training whose default is another than the task's, by their names in `TrialConfig`.
+        multiple: height and width of the network's input are multiples of this many pixels.
+    """
+
+    name: str
+    task: str
+    description: str
+    network: Callable[[Any], nn.Module]
+    objective: Callable[..., nn.Module]
+    slots: Mapping[str, Slot]
+    settings: Callable[[Any], Mapping[str, Any]] | None = None
+    learner: Callable[[nn.Module, nn.Module], Learner] = DetectionLearner
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    multiple: int = COARSEST_STRIDE
+
+    def build(self, facts: Any, losses: Mapping[str, Any] | None = None) -> nn.Module:
+        """Return the objective.
+
+        Args:
+            facts: what is known of the data.
+            losses: by slot; the slots that are not named keep the objective's own.
+        """
+        filled = {self.slots[slot].argument: loss for slot, loss in (losses or {}).items()}
+        return self.objective(**filled, **(self.settings(facts) if self.settings else {}))
+
+
+DENSE_SLOTS: Mapping[str, Slot] = {
+    "box": Slot("box_loss", frozenset({"boxes", "elementwise"})),
+    "cls": Slot("class_loss", frozenset({"binary_logits", "quality_logits"})),
+}
+
+_SPECS = (
+    ObjectiveSpec("fcos", "detection", "points and centerness", PointDetector, FCOS, DENSE_SLOTS),
+    ObjectiveSpec("retinanet", "detection", "anchors by IoU", AnchorDetector, RetinaNet, DENSE_SLOTS),
+)
+
+OBJECTIVES: Mapping[str, ObjectiveSpec] = {spec.name: spec for spec in _SPECS}
+"""Every objective by its name."""
+
+
+def find_objective(name: str) -> ObjectiveSpec:
+    """Return the objective of a name.
+
+    Raises:
+        ArgumentError: an unknown name; the message lists the valid ones.
+    """
+    if name not in OBJECTIVES:
+        raise ArgumentError(unknown("objective", name, OBJECTIVES))
+    return OBJECTIVES[name]
+
+
+def build_network(objective: str, facts: Facts, *, seed: int) -> nn.Module:
+    """Return the network of an objective with weights drawn from a seed.
+
+    Args:
+        objective: its name.
+        facts: what is known of the data.
+        seed: of the weights; the global random numbers are left as they are.
+
+    Returns:
+        A module from (B, 3, H, W) images to the outputs of the objective, on the CPU.
+
+    Raises:
+        ArgumentError: an unknown objective.
+
+    Example:
+        >>> outputs = build_network("fcos", Facts(num_classes=3), seed=0)(torch.zeros(1, 3, 32, 64))
+        >>> outputs.class_logits.shape, outputs.points.shape
+        (torch.Size([1, 42, 3]), torch.Size([42, 2]))
+    """
+    build = find_objective(objective).network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(facts)
+    return network.to(memory_format=torch.channels_last)

@@ -3,6 +3,7 @@
 To add an objective, add a `Case`: its tests of formula and decoding are its own.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.boxes.priors import anchor_grid, point_grid
-from lossatlas.objectives import FCOS, SSD, FCOSOutputs, RetinaNet, RetinaNetOutputs, SSDOutputs
+from lossatlas.losses import sigmoid_focal_loss
+from lossatlas.objectives import (
+    DETR,
+    FCOS,
+    SSD,
+    CenterNet,
+    CenterNetOutputs,
+    DETROutputs,
+    FCOSOutputs,
+    RetinaNet,
+    RetinaNetOutputs,
+    SSDOutputs,
+)
 from tests.objectives.scenes import CLASSES, SIZES, STRIDES, leaf
 
 Leaves = dict[str, Tensor]
@@ -42,10 +55,43 @@ def anchors(raw: Leaves) -> dict[str, Tensor]:
     return {"anchors": anchor_grid(SIZES, STRIDES, base_size=2, octave_scales=(1,), dtype=dtype_of(raw))}
 
 
+def detr_outputs(raw: Leaves) -> DETROutputs:
+    """Layers come first in the outputs; boxes lie mostly within images of 48 x 48 pixels."""
+    sizes = torch.full((len(raw["boxes"]), 2), 48)
+    return DETROutputs(raw["class_logits"].transpose(0, 1), raw["boxes"].transpose(0, 1) / 4, sizes)
+
+
 P_POINTS = sum(height * width for height, width in SIZES)
 P_ANCHORS = 3 * P_POINTS
 
+QUERIES, LAYERS = 7, 2
+
 CASES = {
+    "centernet": Case(
+        CenterNet,
+        lambda images: {
+            "heatmap_logits": leaf(images, CLASSES, 6, 6, seed=0),
+            "sizes": leaf(images, 2, 6, 6, seed=1),
+            "offsets": leaf(images, 2, 6, 6, seed=2),
+        },
+        lambda raw: CenterNetOutputs(**raw, stride=8),
+    ),
+    "detr": Case(
+        DETR,
+        lambda images: {
+            "class_logits": leaf(images, LAYERS, QUERIES, CLASSES + 1, seed=0),
+            "boxes": leaf(images, LAYERS, QUERIES, 4, seed=1, positive=True),
+        },
+        detr_outputs,
+    ),
+    "detr_sigmoid": Case(
+        functools.partial(DETR, class_loss=sigmoid_focal_loss),
+        lambda images: {
+            "class_logits": leaf(images, LAYERS, QUERIES, CLASSES, seed=0),
+            "boxes": leaf(images, LAYERS, QUERIES, 4, seed=1, positive=True),
+        },
+        detr_outputs,
+    ),
     "fcos": Case(
         FCOS,
         lambda images: {

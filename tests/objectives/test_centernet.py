@@ -157,7 +157,8 @@ def test_binary_losses_get_the_peaks_and_minus_one_in_crowd_regions() -> None:
         expected[image, label, y, x] = 1
     assert torch.equal(target, expected)
     assert given["ignore_index"] == -1
-    torch.testing.assert_close(given["weight"], torch.tensor([1 / 3, 1 / 2, 1]).view(3, 1, 1, 1))
+    assert given["weight"].shape == (3, 1, 1, 1)
+    assert given["weight"].flatten().tolist() == pytest.approx([1 / 3, 1 / 2, 1])
     assert CenterNet(class_loss=sigmoid_focal_loss).class_loss.target == "binary"
 
 
@@ -203,28 +204,17 @@ def test_assignment_names_the_smaller_of_two_or_the_one_that_is_regressed() -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("box_loss", [None, giou_loss])
 @pytest.mark.parametrize("size", [1e4, -1e4])
-def test_extreme_outputs_are_finite(dtype: torch.dtype, box_loss: Any, size: float) -> None:
+def test_boxes_far_out_are_finite(dtype: torch.dtype, size: float) -> None:
     leaves = [torch.full((3, numbers, 6, 6), size, dtype=dtype, requires_grad=True) for numbers in (CLASSES, 2, 2)]
     outputs = CenterNetOutputs(leaves[0], leaves[1], leaves[2], 8)
-    terms = (CenterNet(box_loss=box_loss) if box_loss else CenterNet())(outputs, SHARED)
+    terms = CenterNet(box_loss=giou_loss)(outputs, SHARED)
     assert terms.total.dtype == torch.float32
     assert terms.total.isfinite()
     terms.total.backward()
     for tensor in leaves:
         assert gradient(tensor).dtype == dtype
         assert gradient(tensor).isfinite().all()
-
-
-def test_no_images() -> None:
-    leaves = [torch.zeros(0, numbers, 6, 6, requires_grad=True) for numbers in (CLASSES, 2, 2)]
-    outputs = CenterNetOutputs(leaves[0], leaves[1], leaves[2], 8)
-    terms = CenterNet()(outputs, [])
-    assert terms.total.item() == 0
-    terms.total.backward()
-    assert all(tensor.grad is not None for tensor in leaves)
-    assert CenterNet().decode(outputs) == []
 
 
 def test_perfect_outputs_cost_nothing_and_are_found_again() -> None:

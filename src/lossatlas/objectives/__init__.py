@@ -1,6 +1,7 @@
 """Training objectives: raw network outputs and ground truth to named loss terms, without a network inside."""
 
 from lossatlas.objectives.centernet import CenterNet, CenterNetOutputs
+from lossatlas.objectives.detr import DETR, DETROutputs
 from lossatlas.objectives.fcos import FCOS, FCOSOutputs
 from lossatlas.objectives.retinanet import RetinaNet, RetinaNetOutputs
 from lossatlas.objectives.segmentation import Segmentation, SegmentationOutputs
@@ -8,10 +9,12 @@ from lossatlas.objectives.ssd import SSD, SSDOutputs
 from lossatlas.objectives.terms import LossTerms, PositiveNormalizer
 
 __all__ = [
+    "DETR",
     "FCOS",
     "SSD",
     "CenterNet",
     "CenterNetOutputs",
+    "DETROutputs",
     "FCOSOutputs",
     "LossTerms",
     "PositiveNormalizer",

@@ -179,7 +179,7 @@ class CenterNet(BoxObjective):
             heatmap = peaks.to(heatmap.dtype)
         for image, target in enumerate(drawn):
             heatmap[image].masked_fill_(target.ignored & ~peaks[image], IGNORE)
-        scale = self.normalizer(peaks.flatten(1).sum(1).to(heatmap.dtype))
+        scale = self.normalizer(peaks.flatten(1).sum(1).to(torch.promote_types(logits.dtype, torch.float32)))
         weight = None if scale.image_weight is None else scale.image_weight[:, None, None, None]
         loss: Tensor = self.class_loss(logits, heatmap, weight=weight, normalizer=scale.denominator)
         return self.class_weight * loss

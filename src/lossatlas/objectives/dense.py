@@ -126,21 +126,31 @@ class DenseObjective(BoxObjective):
         scale: Scale,
     ) -> Tensor:
         """Return the weighted classification term over all predictions that are not ignored."""
-        quality: Tensor | float = 1.0
-        if self.class_loss.target == "quality":
-            quality = overlap(*upcast(pairs.decoded.detach(), pairs.boxes)).iou
-        target = class_targets(logits, assignments, positives, quality)
-        error = None
-        if self.class_loss.needs_localization_error:
-            error = target.new_zeros((*target.shape[:2], 1))
-            # aLRP's error of a box: GIoU loss / 2 / (1 - τ) with τ = 0.5.
-            lost = giou_loss(pairs.decoded.detach(), pairs.boxes, reduction="none")
-            error[positives.image, positives.prediction, 0] = lost.to(error.dtype)
-        weight = None if scale.image_weight is None else scale.image_weight[:, None, None]
-        loss: Tensor = self.class_loss(
-            logits, target, weight=weight, normalizer=scale.denominator, localization_error=error
-        )
-        return self.class_weight * loss
+        return self.class_weight * sigmoid_term(self.class_loss, logits, assignments, positives, pairs, scale)
+
+
+def sigmoid_term(
+    class_loss: SigmoidLoss,
+    logits: Tensor,
+    assignments: Sequence[Assignment],
+    positives: Positives,
+    pairs: BoxPairs,
+    scale: Scale,
+) -> Tensor:
+    """Return the classification term of a logit for each class, over all predictions that are not ignored."""
+    quality: Tensor | float = 1.0
+    if class_loss.target == "quality":
+        quality = overlap(*upcast(pairs.decoded.detach(), pairs.boxes)).iou
+    target = class_targets(logits, assignments, positives, quality)
+    error = None
+    if class_loss.needs_localization_error:
+        error = target.new_zeros((*target.shape[:2], 1))
+        # aLRP's error of a box: GIoU loss / 2 / (1 - τ) with τ = 0.5.
+        lost = giou_loss(pairs.decoded.detach(), pairs.boxes, reduction="none")
+        error[positives.image, positives.prediction, 0] = lost.to(error.dtype)
+    weight = None if scale.image_weight is None else scale.image_weight[:, None, None]
+    loss: Tensor = class_loss(logits, target, weight=weight, normalizer=scale.denominator, localization_error=error)
+    return loss
 
 
 def check_predictions(name: str, tensor: Tensor, shape: tuple[int | None, ...], meaning: str) -> None:

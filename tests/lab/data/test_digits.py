@@ -123,7 +123,7 @@ def test_train_and_test_share_no_handwritten_digit() -> None:
 
 def test_train_and_test_share_no_region_of_a_photograph() -> None:
     """The two parts are cut side by side, so that neither holds a pixel of the other."""
-    parts = {part: module._photographs(part) for part in (False, True)}
+    parts = {part: module.photographs(part) for part in (False, True)}
     originals = load_sample_images().images
     for number, original in enumerate(originals):
         left, right = parts[False][2 * number], parts[True][2 * number]

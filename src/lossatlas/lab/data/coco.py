@@ -18,9 +18,14 @@ from torch import Tensor
 from lossatlas.lab.data.dataset import DetectionData, DetectionSplit, ImageRecord, ObjectRow, fingerprint
 from lossatlas.lab.data.images import CACHE_BYTES, ImageFiles, UndecodableImageError, image_size
 from lossatlas.lab.data.problems import DataError, Kind, Problem
+from lossatlas.lab.data.splits import split_by_name
+from lossatlas.lab.data.values import brief, is_number, whole
 
 EDGE_TOLERANCE = 1.0
 """Pixels by which a box may reach over the edge of its image and be clipped."""
+
+WARNING_KINDS = frozenset({Kind.ZERO_AREA_BOX, Kind.OUTSIDE_KEYPOINT})
+"""What is told but does not prevent training."""
 
 
 class CocoSplit(DetectionSplit):
@@ -83,6 +88,10 @@ class CocoReader:
         warnings: what does not.
     """
 
+    annotation_keys: tuple[str, ...] = ("id", "image_id", "category_id", "bbox")
+    edge_tolerance = EDGE_TOLERANCE
+    needed = "a single box"
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.categories: dict[int, str] = {}
@@ -96,20 +105,56 @@ class CocoReader:
             self._read_categories(content["categories"])
             self._read_images(content["images"])
             self._read_annotations(content["annotations"])
-            if not self.problems and not any(image.rows for image in self._images.values()):
-                self._report(Kind.NO_OBJECTS, f"{len(self._images)} images without a single box")
+            if not self.problems and not self._teaches():
+                self._report(Kind.NO_OBJECTS, f"{len(self._images)} images without {self.needed}")
 
-    def split(self, name: str, cache_bytes: int = CACHE_BYTES) -> CocoSplit:
-        """The split that was read, for a file without problems."""
+    @property
+    def file_names(self) -> list[str]:
+        """The images by the names that the file gives them."""
+        return [image.file_name for image in self._images.values()]
+
+    def split(self, name: str, cache_bytes: int = CACHE_BYTES, chosen: Sequence[int] | None = None) -> CocoSplit:
+        """The split that was read, for a file without problems.
+
+        Args:
+            name: ``"train"`` or ``"test"``.
+            cache_bytes: how much decoded images may occupy in memory.
+            chosen: indices of the images that belong to the split; None for all.
+        """
+        images = list(self._images.items())
+        images = images if chosen is None else [images[index] for index in chosen]
         records = [
             ImageRecord.from_rows(image_id, image.file_name, image.width, image.height, image.rows)
-            for image_id, image in self._images.items()
+            for image_id, image in images
         ]
-        paths = [image.path for image in self._images.values()]
+        paths = [image.path for _, image in images]
         return CocoSplit(name, list(self.categories.values()), records, paths, cache_bytes)
 
+    def differences(self, test: "CocoReader") -> list[Problem]:
+        """What else two files of the same categories do not declare alike."""
+        del test
+        return []
+
+    def _teaches(self) -> bool:
+        """Whether there is something to learn from the objects."""
+        return any(image.rows for image in self._images.values())
+
+    def _concerns(self, entry: dict[str, Any]) -> bool:
+        """Whether an annotation is of a kind that is wanted."""
+        del entry
+        return True
+
+    def _bbox(self, entry: dict[str, Any]) -> Any:
+        """The box of an annotation."""
+        return entry["bbox"]
+
+    def _add(self, row: ObjectRow, entry: dict[str, Any], image_id: int) -> None:
+        """Add an object to its image, with what else its annotation tells."""
+        del entry
+        self._images[image_id].rows.append(row)
+
     def _report(self, kind: Kind, detail: str, image_id: int | None = None, annotation_id: int | None = None) -> None:
-        warning = kind is Kind.ZERO_AREA_BOX
+        warning = kind in WARNING_KINDS
         problem = Problem(kind, str(self.path), detail, image_id, annotation_id)
         (self.warnings if warning else self.problems).append(problem)
 
@@ -121,13 +166,13 @@ class CocoReader:
             self._report(Kind.FILE, getattr(error, "strerror", None) or str(error))
             return None
         if not isinstance(content, dict):
-            self._report(Kind.VALUE, f"expected an object with images, annotations, categories, got {_brief(content)}")
+            self._report(Kind.VALUE, f"expected an object with images, annotations, categories, got {brief(content)}")
             return None
         for key in ("images", "annotations", "categories"):
             if key not in content:
                 self._report(Kind.KEY, f"no {key!r} at the top level")
             elif not isinstance(content[key], list):
-                self._report(Kind.VALUE, f"{key}: expected a list, got {_brief(content[key])}")
+                self._report(Kind.VALUE, f"{key}: expected a list, got {brief(content[key])}")
         return None if self.problems else content
 
     def _entries(self, section: str, entries: list[Any], *keys: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -135,12 +180,12 @@ class CocoReader:
         for index, entry in enumerate(entries):
             where = f"{section}[{index}]"
             if not isinstance(entry, dict):
-                self._report(Kind.VALUE, f"{where}: expected an object, got {_brief(entry)}")
+                self._report(Kind.VALUE, f"{where}: expected an object, got {brief(entry)}")
                 continue
             missing = [key for key in keys if key not in entry]
             if missing:
-                image_id = _whole(entry.get("id" if section == "images" else "image_id"))
-                annotation_id = _whole(entry.get("id")) if section == "annotations" else None
+                image_id = whole(entry.get("id" if section == "images" else "image_id"))
+                annotation_id = whole(entry.get("id")) if section == "annotations" else None
                 self._report(Kind.KEY, f"{where} has no {' and no '.join(map(repr, missing))}", image_id, annotation_id)
                 continue
             yield where, entry
@@ -149,9 +194,9 @@ class CocoReader:
         names: dict[int, str] = {}
         before = len(self.problems)
         for where, entry in self._entries("categories", entries, "id", "name"):
-            number = _whole(entry["id"])
+            number = whole(entry["id"])
             if number is None:
-                self._report(Kind.VALUE, f"{where}: id must be a whole number, got {_brief(entry['id'])}")
+                self._report(Kind.VALUE, f"{where}: id must be a whole number, got {brief(entry['id'])}")
             elif number in names:
                 self._report(Kind.DUPLICATE_CATEGORY, f"{where}: id {number} is already that of {names[number]!r}")
             else:
@@ -162,19 +207,19 @@ class CocoReader:
         self.categories_sound = len(self.problems) == before
 
     def _read_images(self, entries: list[Any]) -> None:
-        self._declared_ids = {_whole(entry.get("id")) for entry in entries if isinstance(entry, dict)}
+        self._declared_ids = {whole(entry.get("id")) for entry in entries if isinstance(entry, dict)}
         for where, entry in self._entries("images", entries, "id", "file_name", "width", "height"):
-            image_id, width, height = (_whole(entry[key]) for key in ("id", "width", "height"))
+            image_id, width, height = (whole(entry[key]) for key in ("id", "width", "height"))
             file_name = entry["file_name"]
             if image_id is None:
-                self._report(Kind.VALUE, f"{where}: id must be a whole number, got {_brief(entry['id'])}")
+                self._report(Kind.VALUE, f"{where}: id must be a whole number, got {brief(entry['id'])}")
             elif image_id in self._images:
                 self._report(Kind.DUPLICATE_IMAGE, f"{where}: {file_name!r} has the id of another image", image_id)
             elif width is None or height is None or width <= 0 or height <= 0:
-                size = f"{_brief(entry['width'])} x {_brief(entry['height'])}"
+                size = f"{brief(entry['width'])} x {brief(entry['height'])}"
                 self._report(Kind.VALUE, f"{where}: width and height must be positive, got {size}", image_id)
             elif not isinstance(file_name, str) or not file_name:
-                self._report(Kind.VALUE, f"{where}: file_name must be a name, got {_brief(file_name)}", image_id)
+                self._report(Kind.VALUE, f"{where}: file_name must be a name, got {brief(file_name)}", image_id)
             else:
                 path = self._find(file_name)
                 self._images[image_id] = _DeclaredImage(file_name, width, height, path)
@@ -205,32 +250,35 @@ class CocoReader:
     def _read_annotations(self, entries: list[Any]) -> None:
         labels = {number: label for label, number in enumerate(self.categories)}
         seen: set[int] = set()
-        for where, entry in self._entries("annotations", entries, "id", "image_id", "category_id", "bbox"):
-            annotation_id, image_id, category_id = (_whole(entry[key]) for key in ("id", "image_id", "category_id"))
+        for where, entry in self._entries("annotations", entries, *self.annotation_keys):
+            if not self._concerns(entry):
+                continue
+            annotation_id, image_id, category_id = (whole(entry[key]) for key in ("id", "image_id", "category_id"))
             if annotation_id is None:
-                self._report(Kind.VALUE, f"{where}: id must be a whole number, got {_brief(entry['id'])}", image_id)
+                self._report(Kind.VALUE, f"{where}: id must be a whole number, got {brief(entry['id'])}", image_id)
                 continue
             if annotation_id in seen:
                 self._report(Kind.DUPLICATE_ANNOTATION, f"{where} has the id of another one", image_id, annotation_id)
             seen.add(annotation_id)
             image = None if image_id is None else self._images.get(image_id)
             if image_id is None or image_id not in self._declared_ids:
-                detail = f"no image has the id {_brief(entry['image_id'])}"
+                detail = f"no image has the id {brief(entry['image_id'])}"
                 self._report(Kind.UNKNOWN_IMAGE, detail, image_id, annotation_id)
             label = None if category_id is None else labels.get(category_id)
             if label is None and self.categories_sound:
-                detail = f"{_brief(entry['category_id'])} is not among the categories"
+                detail = f"{brief(entry['category_id'])} is not among the categories"
                 self._report(Kind.UNKNOWN_CATEGORY, detail, image_id, annotation_id)
-            box = self._read_box(entry["bbox"], image, image_id, annotation_id)
-            if image is not None and label is not None and box is not None:
-                image.rows.append(ObjectRow(box, label, bool(entry.get("iscrowd", 0)), _area(entry.get("area"), box)))
+            box = self._read_box(self._bbox(entry), image, image_id, annotation_id)
+            if image is not None and image_id is not None and label is not None and box is not None:
+                row = ObjectRow(box, label, bool(entry.get("iscrowd", 0)), _area(entry.get("area"), box))
+                self._add(row, entry, image_id)
 
     def _read_box(
         self, bbox: Any, image: _DeclaredImage | None, image_id: int | None, annotation_id: int
     ) -> tuple[float, float, float, float] | None:
         """The box as xyxy inside its image, or None if it cannot be used."""
-        kind, detail = None, _brief(bbox)
-        if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
+        kind, detail = None, brief(bbox)
+        if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
             kind, detail = Kind.VALUE, f"bbox must be four numbers [x, y, width, height], got {detail}"
         elif not all(map(math.isfinite, bbox)):
             kind = Kind.NON_FINITE_BOX
@@ -242,7 +290,7 @@ class CocoReader:
             x1, y1, x2, y2 = bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]
             overhang = max(-x1, -y1, x2 - image.width, y2 - image.height)
             outside = x2 <= 0 or y2 <= 0 or x1 >= image.width or y1 >= image.height
-            if outside or overhang > EDGE_TOLERANCE:
+            if outside or overhang > self.edge_tolerance:
                 reach = "lies wholly outside" if outside else f"reaches {overhang:.6g} pixels beyond"
                 kind, detail = Kind.OUTSIDE_BOX, f"{detail} {reach} the image of {image.width} x {image.height}"
             else:
@@ -256,24 +304,9 @@ class CocoReader:
         return None
 
 
-def _brief(value: object) -> str:
-    """A value as it may stand in a message, however long it is."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _whole(value: Any) -> int | None:
-    """A whole number, also one that was written as 320.0; None for anything else."""
-    return int(value) if _is_number(value) and math.isfinite(value) and value == int(value) else None
-
-
 def _area(declared: Any, box: tuple[float, float, float, float]) -> float:
     """The declared area of an object (of its mask, in COCO), or that of its box where none is given."""
-    if _is_number(declared) and math.isfinite(declared) and declared > 0:
+    if is_number(declared) and math.isfinite(declared) and declared > 0:
         return float(declared)
     x1, y1, x2, y2 = box
     return (x2 - x1) * (y2 - y1)
@@ -304,7 +337,9 @@ def _shared_images(train: CocoSplit, test: CocoSplit) -> list[Problem]:
     ]
 
 
-def load_coco(train: Path, test: Path, *, name: str, cache_bytes: int = CACHE_BYTES) -> DetectionData:
+def load_coco(
+    train: Path, test: Path, *, name: str, cache_bytes: int = CACHE_BYTES, reader: type[CocoReader] = CocoReader
+) -> DetectionData:
     """Read a training and a test split from two annotation files in COCO's format.
 
     Category ids become labels 0 to C - 1 in the order of the ids. Images are looked for beside their annotation file
@@ -315,6 +350,7 @@ def load_coco(train: Path, test: Path, *, name: str, cache_bytes: int = CACHE_BY
         test: annotation file of the images to score on.
         name: how the data is called in tables and reports.
         cache_bytes: how much the decoded images of each split may occupy in memory.
+        reader: what is read of them.
 
     Returns:
         The data, with a warning for each box that was left out and each image that is in both splits.
@@ -322,12 +358,39 @@ def load_coco(train: Path, test: Path, *, name: str, cache_bytes: int = CACHE_BY
     Raises:
         DataError: if anything else is wrong with either file or its images: all of it, at once.
     """
-    readers = CocoReader(train), CocoReader(test)
-    problems = [problem for reader in readers for problem in reader.problems]
-    if all(reader.categories_sound for reader in readers):
-        problems += _compare_categories(*readers)
+    readers = reader(train), reader(test)
+    problems = [problem for read in readers for problem in read.problems]
+    if all(read.categories_sound for read in readers):
+        problems += _compare_categories(*readers) or readers[0].differences(readers[1])
     if problems:
         raise DataError(problems)
     splits = readers[0].split("train", cache_bytes), readers[1].split("test", cache_bytes)
-    warnings = [problem for reader in readers for problem in reader.warnings] + _shared_images(*splits)
+    warnings = [problem for read in readers for problem in read.warnings] + _shared_images(*splits)
     return DetectionData(name, *splits, splits[0].class_names, fingerprint(splits), warnings)
+
+
+def load_whole_coco(
+    path: Path, *, name: str, cache_bytes: int = CACHE_BYTES, reader: type[CocoReader] = CocoReader
+) -> DetectionData:
+    """Read one annotation file in COCO's format and split its images by a hash of their names, one in five to test.
+
+    Args:
+        path: the annotation file.
+        name: how the data is called in tables and reports.
+        cache_bytes: how much the decoded images of each split may occupy in memory.
+        reader: what is read of it.
+
+    Returns:
+        The data; the split is always the same.
+
+    Raises:
+        DataError: if there is anything wrong with the file or its images.
+    """
+    read = reader(path)
+    if not read.problems and len(read.file_names) < 2:
+        read.problems.append(Problem(Kind.NO_OBJECTS, str(path), "one image cannot be split into train and test"))
+    if read.problems:
+        raise DataError(read.problems)
+    chosen = split_by_name(read.file_names)
+    splits = read.split("train", cache_bytes, chosen[0]), read.split("test", cache_bytes, chosen[1])
+    return DetectionData(name, *splits, splits[0].class_names, fingerprint(splits), read.warnings)

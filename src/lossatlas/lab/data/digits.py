@@ -154,7 +154,7 @@ def _tight(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 @cache
-def _photographs(test: bool) -> tuple[Bytes, ...]:
+def photographs(test: bool) -> tuple[Bytes, ...]:
     """The parts of the photographs that belong to a split, each at full and at half size."""
     from sklearn.datasets import load_sample_images
 
@@ -167,23 +167,26 @@ def _photographs(test: bool) -> tuple[Bytes, ...]:
     return tuple(parts)
 
 
-class _Draws:
+class Draws:
     """Random numbers of one scene: uniform draws of PCG64 and what follows from them by arithmetic."""
 
     def __init__(self, seed: int, test: bool, scene: int) -> None:
         self._generator = np.random.Generator(np.random.PCG64([seed, int(test), scene]))
 
     def uniform(self, low: float, high: float) -> float:
+        """A number from a range."""
         return low + (high - low) * self._generator.random()
 
     def below(self, count: int) -> int:
+        """A whole number from 0, below `count`."""
         return int(self._generator.random() * count)
 
     def light_colors(self, count: int) -> NDArray[np.int64]:
+        """(count, 3) colours without dark ones."""
         return (112 + self._generator.random((count, 3)) * 144).astype(np.int64)
 
 
-def _background(draws: _Draws, photographs: Sequence[Bytes]) -> NDArray[np.int64]:
+def _background(draws: Draws, photographs: Sequence[Bytes]) -> NDArray[np.int64]:
     """A (SIZE, SIZE, 3) cut of a photograph, mirrored or not, at a quarter to a half of its brightness."""
     photograph = photographs[draws.below(len(photographs))]
     top, left = (draws.below(extent - SIZE + 1) for extent in photograph.shape[:2])
@@ -193,7 +196,7 @@ def _background(draws: _Draws, photographs: Sequence[Bytes]) -> NDArray[np.int64
     return cut * (64 + draws.below(65)) // 256
 
 
-def _draw_glyph(draws: _Draws, glyph: _Glyph) -> Bytes:
+def _draw_glyph(draws: Draws, glyph: _Glyph) -> Bytes:
     """Opacity 0 to 255 of a digit at random height, stretch and angle, cut to the tight box of its mask."""
     share = draws.uniform(0.0, 1.0)
     height = MIN_HEIGHT + (MAX_HEIGHT - MIN_HEIGHT) * share * share  # small ones more often
@@ -235,7 +238,7 @@ def _luminance(color: NDArray[np.int64]) -> NDArray[np.int64]:
     return (299 * color[..., 0] + 587 * color[..., 1] + 114 * color[..., 2]) // 1000
 
 
-def _ink_color(draws: _Draws, below: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ink_color(draws: Draws, below: NDArray[np.int64]) -> NDArray[np.int64]:
     """The first of 32 light colours that stands out from the (P, 3) pixels below, or the one that comes closest."""
     colors = draws.light_colors(32)
     contrast = _luminance(colors)[:, None] - _luminance(below)
@@ -256,7 +259,7 @@ class _Scene:
         self._ink: list[int] = []  # pixels of the whole masks
         self._seen: list[int] = []  # those of them that no later digit hides
 
-    def add(self, draws: _Draws, glyph: _Glyph, tries: int = 12) -> None:
+    def add(self, draws: Draws, glyph: _Glyph, tries: int = 12) -> None:
         """Draw a digit over the scene where it fits, or leave it away."""
         opacity = _draw_glyph(draws, glyph)
         mask = opacity >= 128
@@ -276,7 +279,7 @@ class _Scene:
                 self._seen = [*seen, self._ink[-1]]
                 return
 
-    def _paint(self, draws: _Draws, window: tuple[slice, slice], opacity: Bytes) -> None:
+    def _paint(self, draws: Draws, window: tuple[slice, slice], opacity: Bytes) -> None:
         below = self.pixels[window]
         color = _ink_color(draws, below[opacity >= 128])
         cover = opacity.astype(np.int64)[:, :, None]
@@ -301,8 +304,8 @@ def _box_iou(a: Box, b: Box) -> float:
 
 
 def _compose(seed: int, test: bool, scene: int) -> _Scene:
-    draws = _Draws(seed, test, scene)
-    result = _Scene(_background(draws, _photographs(test)))
+    draws = Draws(seed, test, scene)
+    result = _Scene(_background(draws, photographs(test)))
     glyphs = _glyphs(test)
     for _ in range(1 + max(draws.below(MAX_DIGITS), draws.below(MAX_DIGITS))):  # well filled scenes more often
         own = glyphs[draws.below(len(glyphs))]

@@ -33,6 +33,8 @@ class Kind(StrEnum):
     MASK_SIZE = "mask of another size than its image"
     STRAY = "file that belongs to no image (left out)"
     ABSENT_CLASS = "class that no image shows"
+    OUTSIDE_KEYPOINT = "keypoint outside its image (taken as not labelled)"
+    SKELETON = "keypoints that cannot be used"
     NO_OBJECTS = "no objects to learn from or to score against"
     SHARED_IMAGE = "image in both train and test"
 

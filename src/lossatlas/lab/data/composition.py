@@ -1,0 +1,227 @@
+"""Scenes of several animals, composed of images that show one each in front of black: who is who is known exactly.
+
+A scene holds the whole of a few images, each turned by any angle and put at a random place, one over the other by the
+maximum of their pixels, as glowing or translucent bodies on a dark ground add up. Keypoints move with the pixels. An
+animal is put where few of its keypoints come close to those of another one, so that bodies touch and legs cross but no
+animal lies on top of another. Scenes to train on are composed of the training images alone, and so for the test.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lossatlas.lab.data.dataset import ImageRecord, ObjectRow, fingerprint
+from lossatlas.lab.data.pose import PoseData, PoseRecord, PoseSplit
+
+TRAIN_SCENES, TEST_SCENES = 1000, 100
+SCENE_SIDE = 1.5
+"""Side of a scene, in sides of an image."""
+DARK = 32
+"""Of 255: at least half of the pixels of an image must be no lighter, or its maximum with another hides that one."""
+
+_NEAR = 0.05  # of the side of an image: where two keypoints count as one over the other
+_CLEAR = 0.1  # the part of an animal's keypoints that may be so, if there is a better place nowhere
+_TRIES = 20
+_MARGIN = 2.0  # pixels between the outermost keypoint and the edge of the scene
+
+Points = NDArray[np.float64]
+
+
+class Placement(NamedTuple):
+    """Where an image lies in a scene.
+
+    Args:
+        image: its index in its split.
+        angle: by which it is turned, in radians, clockwise as seen.
+        source: x and y of the point of the image around which it is turned.
+        place: x and y of that point in the scene.
+    """
+
+    image: int
+    angle: float
+    source: tuple[float, float]
+    place: tuple[float, float]
+
+    def move(self, points: Points) -> Points:
+        """Where (K, 2) points of the image lie in the scene."""
+        sine, cosine = math.sin(self.angle), math.cos(self.angle)
+        turned: Points = (points - self.source) @ np.array([[cosine, sine], [-sine, cosine]]) + self.place
+        return turned
+
+
+@dataclass(frozen=True)
+class _Animal:
+    """The one animal of an image: its labelled keypoints and the middle of them."""
+
+    index: int
+    keypoints: Points  # (K, 3)
+    area: float
+
+    @property
+    def labelled(self) -> Points:
+        return self.keypoints[self.keypoints[:, 2] > 0, :2]
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        low, high = self.labelled.min(axis=0), self.labelled.max(axis=0)
+        x, y = ((low + high) / 2).tolist()
+        return x, y
+
+
+class ComposedSplit(PoseSplit):
+    """Scenes that are composed when they are asked for.
+
+    Args:
+        base: the images that they are composed of.
+        side: height and width of a scene.
+        scenes: what each is composed of.
+    """
+
+    def __init__(self, base: PoseSplit, side: int, scenes: list[list[Placement]]) -> None:
+        self._base, self._side, self._scenes = base, side, scenes
+        records = [self._record(number, placements) for number, placements in enumerate(scenes, start=1)]
+        super().__init__(base.name, base.class_names, records)
+        self.skeleton = base.skeleton
+
+    def image(self, index: int) -> Tensor:
+        """Pixels of a scene, (3, H, W) uint8."""
+        scene = torch.zeros(3, self._side, self._side)
+        for placement in self._scenes[index]:
+            scene = torch.maximum(scene, _turn(self._base.image(placement.image), placement, self._side))
+        return scene.round().to(torch.uint8)
+
+    def image_digest(self, index: int) -> bytes:
+        """What a scene is composed of, and how."""
+        placements = self._scenes[index]
+        return repr(placements).encode() + b"".join(self._base.image_digest(place.image) for place in placements)
+
+    def _record(self, number: int, placements: list[Placement]) -> PoseRecord:
+        rows, people = [], []
+        for placement in placements:
+            record = self._base.records[placement.image]
+            keypoints = _animal(placement.image, record).keypoints
+            keypoints[:, :2] = placement.move(keypoints[:, :2])
+            labelled = keypoints[keypoints[:, 2] > 0, :2]
+            (left, top), (right, bottom) = labelled.min(axis=0).tolist(), labelled.max(axis=0).tolist()
+            rows.append(ObjectRow((left, top, right, bottom), int(record.labels[0]), False, float(record.areas[0])))
+            people.append(keypoints)
+        name = f"composed-{self._base.name}-{number:05d}"
+        found = ImageRecord.from_rows(number, name, self._side, self._side, rows)
+        return PoseRecord.of(found, np.stack(people), len(self._base.skeleton))
+
+
+def _animal(index: int, record: PoseRecord) -> _Animal:
+    return _Animal(index, record.keypoints[0].numpy().astype(np.float64), float(record.areas[0]))
+
+
+def _turn(image: Tensor, placement: Placement, side: int) -> Tensor:
+    """Return what a scene shows of an image, (3, side, side) float32, black elsewhere."""
+    height, width = image.shape[1:]
+    centers = torch.arange(side, dtype=torch.float32) + 0.5
+    x, y = centers[None, :] - placement.place[0], centers[:, None] - placement.place[1]
+    sine, cosine = math.sin(placement.angle), math.cos(placement.angle)
+    source_x = cosine * x + sine * y + placement.source[0]
+    source_y = cosine * y - sine * x + placement.source[1]
+    grid = torch.stack((2 * source_x / width - 1, 2 * source_y / height - 1), dim=-1)
+    above_ground = (image.float() - image.float().median()).clamp(min=0)  # no edge where the image ends
+    return F.grid_sample(above_ground[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+
+
+def _compose(animals: list[_Animal], count: int, side: int, near: float, draws: np.random.Generator) -> list[Placement]:
+    """Return where the animals of one scene lie."""
+    placements: list[Placement] = []
+    placed: list[Points] = []
+    for number in draws.permutation(len(animals))[:count]:
+        animal = animals[number]
+        best: tuple[float, Placement, Points] | None = None
+        for _ in range(_TRIES):
+            placement = _place(animal, side, draws)
+            points = placement.move(animal.labelled)
+            closeness = max((_closeness(points, other, near) for other in placed), default=0.0)
+            if best is None or closeness < best[0]:
+                best = closeness, placement, points
+            if closeness <= _CLEAR:
+                break
+        assert best is not None
+        placements.append(best[1])
+        placed.append(best[2])
+    return placements
+
+
+def _place(animal: _Animal, side: int, draws: np.random.Generator) -> Placement:
+    """Turn an animal by any angle and put it where all its keypoints are inside the scene, or in the middle."""
+    angle, right, down = draws.random(3).tolist()
+    still = Placement(animal.index, 2 * math.pi * angle, animal.middle, (0.0, 0.0))
+    points = still.move(animal.labelled)
+    low, high = _MARGIN - points.min(axis=0), side - _MARGIN - points.max(axis=0)
+    x, y = np.where(low < high, low + (high - low) * (right, down), (low + high) / 2).tolist()
+    return still._replace(place=(x, y))
+
+
+def _closeness(points: Points, others: Points, near: float) -> float:
+    """The part of the keypoints of one animal that lie over those of another one, of both the larger part."""
+    close = np.linalg.norm(points[:, None] - others[None], axis=2) < near
+    return float(max(close.any(axis=1).mean(), close.any(axis=0).mean()))
+
+
+def _split(base: PoseSplit, count: tuple[int, int], scenes: int, seed: int) -> ComposedSplit:
+    animals = [_animal(index, record) for index, record in enumerate(base.records) if _shows_one(record)]
+    if len(animals) < count[1]:
+        raise ValueError(
+            f"compose: expected at least {count[1]} {base.name} images that show one object with keypoints, "
+            f"got {len(animals)} of {len(base)}"
+        )
+    brightness = float(np.median([base.image(animal.index).float().median().item() for animal in animals]))
+    if brightness > DARK:
+        raise ValueError(
+            f"compose: expected images with a black background, but half of the pixels of half of the {base.name} "
+            f"images are lighter than {brightness:.0f} of 255"
+        )
+    extent = max(max(record.width, record.height) for record in base.records)
+    side = round(SCENE_SIDE * extent)
+    found = []
+    for scene in range(scenes):
+        draws = np.random.Generator(np.random.PCG64([seed, int(base.name == "test"), scene]))
+        number = count[0] + int(draws.random() * (count[1] - count[0] + 1))
+        found.append(_compose(animals, number, side, _NEAR * extent, draws))
+    return ComposedSplit(base, side, found)
+
+
+def _shows_one(record: PoseRecord) -> bool:
+    return len(record.keypoints) == 1 and bool((record.keypoints[..., 2] > 0).any()) and not bool(record.iscrowd[0])
+
+
+def compose(
+    data: PoseData,
+    count: tuple[int, int],
+    *,
+    seed: int = 0,
+    train_scenes: int = TRAIN_SCENES,
+    test_scenes: int = TEST_SCENES,
+) -> PoseData:
+    """Compose scenes of several animals from data whose images show one each in front of black.
+
+    Args:
+        data: for pose. Images that show no object with keypoints, or several, are left out.
+        count: fewest and most animals of a scene; every number between is as likely.
+        seed: of the composition.
+        train_scenes: number of scenes to train on.
+        test_scenes: number of scenes to score on.
+
+    Returns:
+        The data. Scene k is the same however many there are.
+
+    Raises:
+        ValueError: too few such images, a `count` that is no range from 1, or a background that is not black.
+    """
+    if not 1 <= count[0] <= count[1]:
+        raise ValueError(f"compose: expected a range from at least 1, such as 2-4, got {count[0]}-{count[1]}")
+    splits = _split(data.train, count, train_scenes, seed), _split(data.test, count, test_scenes, seed)
+    name = f"{data.name} composed {count[0]}-{count[1]}"
+    return replace(data, name=name, train=splits[0], test=splits[1], fingerprint=fingerprint(splits))

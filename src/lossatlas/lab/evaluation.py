@@ -77,8 +77,7 @@ def evaluate_detections(
         >>> round(scores["AP"], 2), round(scores["AP50"], 2), "APl" in scores
         (0.6, 1.0, False)
     """
-    if backend not in ("faster-coco-eval", "pycocotools"):
-        raise ValueError(f"`backend` must be 'faster-coco-eval' or 'pycocotools', but got {backend!r}")
+    _check_backend(backend)
     rows = list(detections)
     precision, recall = _accumulate(truth, rows, backend)
     metrics = {
@@ -94,37 +93,106 @@ def evaluate_detections(
     return {name: value for name, value in metrics.items() if value is not None}
 
 
+def _check_backend(backend: str) -> None:
+    if backend not in ("faster-coco-eval", "pycocotools"):
+        raise ValueError(f"`backend` must be 'faster-coco-eval' or 'pycocotools', but got {backend!r}")
+
+
+def evaluate_poses(
+    truth: Mapping[str, Any],
+    poses: Iterable[Mapping[str, Any]],
+    sigmas: Sequence[float],
+    *,
+    backend: Backend = "faster-coco-eval",
+) -> dict[str, float]:
+    """Score poses against ground truth by COCO's protocol, with the object keypoint similarity in place of IoU.
+
+    Formula:
+        OKS = Σ_k exp(-d_k² / (2 a (2 σ_k)²)) / K',  over the K' labelled keypoints of a person with the area a
+
+    Args:
+        truth: ground truth in COCO's format, with keypoints.
+        poses: poses in COCO's result format, ``keypoints`` and ``score``; at most 20 of an image count. The class of
+            a pose does not matter.
+        sigmas: (K,) of the keypoints.
+        backend: the library that matches poses with people.
+
+    Returns:
+        Numbers from 0 to 1: ``AP`` (mean over OKS thresholds .50:.05:.95), ``AP50``, ``AP75`` and ``AR20``; nothing
+        where nobody has a labelled keypoint.
+
+    Raises:
+        ValueError: an unknown backend.
+
+    Example:
+        >>> person = {"id": 1, "image_id": 1, "category_id": 0, "bbox": [0, 0, 8, 8], "area": 64, "iscrowd": 0}
+        >>> truth = {
+        ...     "images": [{"id": 1, "width": 8, "height": 8}],
+        ...     "annotations": [person | {"keypoints": [1, 1, 2, 0, 0, 0], "num_keypoints": 1}],
+        ...     "categories": [{"id": 0, "name": "worm", "keypoints": ["head", "tail"], "skeleton": []}],
+        ... }
+        >>> pose = {"image_id": 1, "category_id": 0, "keypoints": [2.0, 1.0, 1.0, 7.0, 7.0, 1.0], "score": 0.5}
+        >>> scores = evaluate_poses(truth, [pose], [0.1, 0.1])  # OKS = exp(-1 / (2 · 64 · 0.2²)) = 0.82
+        >>> round(scores["AP"], 2), round(scores["AP50"], 2)
+        (0.7, 1.0)
+    """
+    _check_backend(backend)
+    if not any(row["num_keypoints"] for row in truth["annotations"]):
+        return {}
+    one_class = {
+        **truth,
+        "categories": truth["categories"][:1],
+        "annotations": [{**row, "category_id": truth["categories"][0]["id"]} for row in truth["annotations"]],
+    }
+    rows = [{**row, "category_id": truth["categories"][0]["id"]} for row in poses]
+    precision, recall = _accumulate(one_class, rows, backend, sigmas)
+    metrics = {
+        "AP": _mean(precision[..., _ALL_AREAS, -1]),
+        "AP50": _mean(precision[0, ..., _ALL_AREAS, -1]),
+        "AP75": _mean(precision[5, ..., _ALL_AREAS, -1]),
+        "AR20": _mean(recall[..., _ALL_AREAS, -1]),
+    }
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
 def _accumulate(
-    truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], backend: Backend
+    truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], backend: Backend, sigmas: Sequence[float] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return precision (threshold, recall, class, area, count) and recall (threshold, class, area, count), -1: none."""
+    """Return precision (threshold, recall, class, area, count) and recall (threshold, class, area, count), -1: none.
+
+    With the `sigmas` of keypoints, poses are compared by their object keypoint similarity, otherwise boxes by IoU.
+    """
     silence = contextlib.redirect_stdout(io.StringIO()) if backend == "pycocotools" else contextlib.nullcontext()
     with silence:  # pycocotools prints what it does
-        evaluation = _evaluator(truth, rows, backend)
-        evaluation.params.maxDets = list(_COUNTS)
+        evaluation = _evaluator(truth, rows, backend, "bbox" if sigmas is None else "keypoints")
+        if sigmas is None:
+            evaluation.params.maxDets = list(_COUNTS)
+        else:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
-    classes = len(truth["categories"])
-    shape = (len(evaluation.params.iouThrs), len(evaluation.params.recThrs), classes, len(_AREAS), len(_COUNTS))
+    settings = evaluation.params
+    classes, areas, counts = len(truth["categories"]), len(settings.areaRng), len(settings.maxDets)
+    shape = (len(settings.iouThrs), len(settings.recThrs), classes, areas, counts)
     precision = np.asarray(evaluation.eval["precision"], dtype=np.float64).reshape(shape)
     recall = np.asarray(evaluation.eval["recall"], dtype=np.float64).reshape(shape[:1] + shape[2:])
     return precision, recall
 
 
-def _evaluator(truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], backend: Backend) -> Any:
+def _evaluator(truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], backend: Backend, kind: str) -> Any:
     # A copy, because both libraries write into the annotations.
     content = {"info": {}, "licenses": [], **truth, "annotations": [dict(row) for row in truth["annotations"]]}
     if backend == "faster-coco-eval":
         from faster_coco_eval import COCO, COCOeval_faster
 
         reference = COCO(content)
-        return COCOeval_faster(reference, _results(reference, rows, COCO), "bbox")
+        return COCOeval_faster(reference, _results(reference, rows, COCO), kind)
     from pycocotools import coco, cocoeval
 
     reference = coco.COCO()
     reference.dataset = content
     reference.createIndex()
-    return cocoeval.COCOeval(reference, _results(reference, rows, coco.COCO), "bbox")
+    return cocoeval.COCOeval(reference, _results(reference, rows, coco.COCO), kind)
 
 
 def _results(reference: Any, rows: Sequence[Mapping[str, Any]], kind: Any) -> Any:

@@ -1,7 +1,8 @@
 """Losses, target assignment and training objectives for detection, segmentation and pose.
 
 `lossatlas.losses` holds the loss functions and their module forms, `lossatlas.boxes` the geometry they stand on,
-`lossatlas.assign` who answers for which object, and `lossatlas.objectives` whole training objectives.
+`lossatlas.assign` who answers for which object, `lossatlas.targets` the maps that pose networks are trained on, and
+`lossatlas.objectives` whole training objectives.
 `lossatlas.lab`, which needs the `lab` extra, trains and compares.
 """
 
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 from lossatlas._version import __version__
 
 if TYPE_CHECKING:
-    from lossatlas import assign, boxes, losses, objectives
+    from lossatlas import assign, boxes, losses, objectives, targets
 
-__all__ = ["__version__", "assign", "boxes", "losses", "objectives"]
+__all__ = ["__version__", "assign", "boxes", "losses", "objectives", "targets"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from lossatlas.objectives.centernet import CenterNet, CenterNetOutputs
 from lossatlas.objectives.detr import DETR, DETROutputs
 from lossatlas.objectives.fcos import FCOS, FCOSOutputs
+from lossatlas.objectives.heatmap import Heatmap, HeatmapOutputs
 from lossatlas.objectives.retinanet import RetinaNet, RetinaNetOutputs
 from lossatlas.objectives.segmentation import Segmentation, SegmentationOutputs
 from lossatlas.objectives.ssd import SSD, SSDOutputs
@@ -16,6 +17,8 @@ __all__ = [
     "CenterNetOutputs",
     "DETROutputs",
     "FCOSOutputs",
+    "Heatmap",
+    "HeatmapOutputs",
     "LossTerms",
     "PositiveNormalizer",
     "RetinaNet",

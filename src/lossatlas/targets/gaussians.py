@@ -1,0 +1,82 @@
+"""Gaussians on the cells of a map: the one place where they are drawn, for keypoints and for objects."""
+
+import math
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lossatlas.checks import check_choice, check_number
+
+Overlap: TypeAlias = Literal["max", "sum"]
+"""What a cell holds that several Gaussians reach: the highest of them, or their sum, but at most 1."""
+
+
+def draw_gaussians(
+    planes: int,
+    size: tuple[int, int],
+    plane: Int[Tensor, " m"],
+    center: Float[Tensor, "m 2"],
+    sigma: Float[Tensor, " m"],
+    *,
+    anchor: Int[Tensor, "m 2"],
+    reach: Int[Tensor, " m"],
+    least: float = 0.0,
+    overlap: Overlap = "max",
+) -> Float[Tensor, "planes h w"]:
+    """Draw Gaussians of height 1 into maps of zeros.
+
+    Formula:
+        g(x, y) = exp(-((x - x₀)² + (y - y₀)²) / (2 σ²)) for cells with |x - a| ≤ r, |y - b| ≤ r and g ≥ `least`, else 0
+
+    Args:
+        planes: number of maps.
+        size: height H and width W of each.
+        plane: ``(M,)`` map of each Gaussian.
+        center: ``(M, 2)`` x₀, y₀ in cells.
+        sigma: ``(M,)`` σ in cells, above 0.
+        anchor: ``(M, 2)`` the cell a, b that the window lies around; it may be outside the map.
+        reach: ``(M,)`` r, half the side of the window.
+        least: values below it are 0.
+        overlap: see `Overlap`.
+
+    Returns:
+        ``(planes, H, W)`` of the dtype of `center`.
+
+    Raises:
+        ValueError: a bad `overlap` or `least`.
+
+    Example:
+        >>> center = torch.tensor([[1.0, 0.0]])
+        >>> one = torch.tensor([1])
+        >>> draw_gaussians(1, (1, 4), one - 1, center, one.float(), anchor=center.long(), reach=one)
+        tensor([[[0.6065, 1.0000, 0.6065, 0.0000]]])
+
+    Note:
+        Work and memory are those of the windows: M times the largest, at most a map's.
+    """
+    check_choice("overlap", overlap, get_args(Overlap))
+    check_number("least", least, at_least=0, below=1)
+    height, width = size
+    maps = center.new_zeros(planes * height * width)
+    if not len(center) or not height or not width:
+        return maps.view(planes, height, width)
+    side = 2 * int(reach.max()) + 1
+    places, exponents, inside = [], [], []
+    for axis, length in enumerate((width, height)):
+        span = min(side, length)
+        # Windows are moved, not cut: all have the same number of cells, and all of these are on the map.
+        start = (anchor[:, axis] - reach).clamp(0, length - span)
+        cell = start[:, None] + torch.arange(span, device=center.device)
+        places.append(cell)
+        exponents.append((cell - center[:, axis, None]) ** 2 / (2 * sigma[:, None] ** 2))
+        inside.append((cell - anchor[:, axis, None]).abs() <= reach[:, None])
+    exponent = exponents[0][:, None, :] + exponents[1][:, :, None]
+    drawn = inside[0][:, None, :] & inside[1][:, :, None]
+    if least:
+        drawn = drawn & (exponent <= -math.log(least))
+    values = torch.where(drawn, torch.exp(-exponent), 0)
+    index = (plane[:, None, None] * height + places[1][:, :, None]) * width + places[0][:, None, :]
+    maps = maps.scatter_reduce(0, index.flatten(), values.flatten(), "amax" if overlap == "max" else "sum")
+    return maps.clamp(max=1).view(planes, height, width)

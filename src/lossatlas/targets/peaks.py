@@ -1,0 +1,169 @@
+"""From heatmaps to keypoints: peaks, and where between the cells they lie."""
+
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lossatlas.checks import check_choice, check_floating, check_number
+from lossatlas.dtypes import upcast
+
+Refinement: TypeAlias = Literal["none", "quarter", "dark"]
+"""Where between the cells a peak lies: on its cell, a quarter of a cell towards the higher neighbour along each axis,
+or at the top of the paraboloid through the logarithms around it (DARK)."""
+
+
+class Peaks(NamedTuple):
+    """The highest local maxima of each map, highest first."""
+
+    cells: Int[Tensor, "*maps m 2"]
+    """Column and row."""
+    scores: Float[Tensor, "*maps m"]
+    """Height of the map there."""
+    found: Bool[Tensor, "*maps m"]
+    """Whether there is such a peak; where not, the rest means nothing."""
+
+
+def find_peaks(
+    heatmaps: Float[Tensor, "*maps h w"], *, threshold: float = 0.1, kernel: int = 3, max_peaks: int = 30
+) -> Peaks:
+    """Return the local maxima of maps: cells that no other in a window around them exceeds.
+
+    Args:
+        heatmaps: ``(*maps, H, W)``.
+        threshold: peaks must be above it. Associative embedding and OpenPose have 0.1.
+        kernel: side of the window in cells, odd: 3 in the code of associative embedding, 5 in HigherHRNet's
+            configuration.
+        max_peaks: M, peaks of a map that are returned.
+
+    Returns:
+        ``(*maps, M)`` peaks, M less than `max_peaks` for maps with fewer cells.
+
+    Raises:
+        ValueError: a `kernel` that is even or below 1, or `max_peaks` below 1.
+        TypeError: heatmaps that are not floating point.
+
+    Example:
+        >>> peaks = find_peaks(torch.tensor([[0.0, 0.6, 0.6, 0.0, 0.9]]), max_peaks=3)
+        >>> peaks.cells[peaks.found].tolist()
+        [[4, 0], [1, 0]]
+
+    Note:
+        Of neighbours of the same height the first in reading order is the peak. The published codes take all of
+        them, and so find a keypoint that lies just between two cells twice.
+
+    Reference:
+        Newell et al., "Associative Embedding", 2017, arXiv 1611.05424 (the code).
+    """
+    check_floating("heatmaps", heatmaps)
+    check_number("kernel", kernel, at_least=1)
+    check_number("max_peaks", max_peaks, at_least=1)
+    if not kernel % 2:
+        raise ValueError(f"`kernel` must be odd, but got {kernel}")
+    (maps,) = upcast(heatmaps)
+    *outer, height, width = maps.shape
+    cells = height * width
+    if not maps.numel():
+        count = min(max_peaks, cells)
+        empty = maps.new_zeros(*outer, count)
+        return Peaks(empty.new_zeros(*outer, count, 2, dtype=torch.int64), empty, empty.bool())
+    flat = maps.reshape(-1, 1, height, width)
+    _, first = F.max_pool2d(flat, kernel, stride=1, padding=kernel // 2, return_indices=True)
+    peak = (first == torch.arange(cells, device=maps.device).view(height, width)) & (flat > threshold)
+    heights = torch.where(peak, flat, -torch.inf).view(*outer, cells)
+    scores, index = heights.sort(dim=-1, descending=True, stable=True)
+    scores, index = scores[..., :max_peaks], index[..., :max_peaks]
+    found = scores > -torch.inf
+    place = torch.stack((index % width, index // width), -1)
+    return Peaks(place, torch.where(found, scores, 0), found)
+
+
+def refine_peaks(
+    heatmaps: Float[Tensor, "*maps h w"],
+    cells: Int[Tensor, "*maps m 2"],
+    refinement: Refinement = "dark",
+    *,
+    blur: int | None = None,
+) -> Float[Tensor, "*maps m 2"]:
+    """Return where peaks lie between the cells.
+
+    Formula:
+        quarter: g + ¼ sign(h(g + 1) - h(g - 1)) along each axis, where both neighbours are on the map
+        dark:    g - D⁻¹ d, d and D the gradient and the Hessian of ln h at g, from central differences over two cells
+
+    Args:
+        heatmaps: ``(*maps, H, W)``.
+        cells: ``(*maps, M, 2)`` column and row of the peaks.
+        refinement: see `Refinement`.
+        blur: for ``"dark"``, side in cells of a Gaussian that smooths the maps first, odd, with σ of a sixth of it;
+            the paper's for predicted maps is 11 for maps drawn with σ = 2. None leaves them as they are, right for
+            maps that are Gaussians.
+
+    Returns:
+        ``(*maps, M, 2)`` x, y in cells.
+
+    Raises:
+        ValueError: a bad `refinement` or `blur`.
+        TypeError: heatmaps that are not floating point.
+
+    Example:
+        >>> x, y = torch.arange(9.0), torch.arange(9.0)[:, None]
+        >>> refine_peaks(torch.exp(-((x - 4.2) ** 2 + (y - 4) ** 2) / 8), torch.tensor([[4, 4]]))
+        tensor([[4.2000, 4.0000]])
+
+    Note:
+        As in the published code ``"dark"`` leaves peaks less than two cells from the border where they are, and also
+        those where ln h is not strictly concave; a step is at most one cell along each axis. Values count as 1e-10 at
+        least.
+
+    Reference:
+        The quarter: Newell et al., "Stacked Hourglass Networks", 2016, arXiv 1603.06937. Zhang et al.,
+        "Distribution-Aware Coordinate Representation for Human Pose Estimation", 2019, arXiv 1910.06278, equation 8.
+    """
+    check_choice("refinement", refinement, get_args(Refinement))
+    check_floating("heatmaps", heatmaps)
+    (maps,) = upcast(heatmaps)
+    place = cells.to(maps.dtype)
+    if refinement == "none" or not cells.numel():
+        return place
+    if blur is not None:
+        maps = _blur(maps, blur)
+    height, width = maps.shape[-2:]
+    x, y = cells.unbind(-1)
+
+    def at(dx: int, dy: int) -> Tensor:
+        index = (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1)
+        return values.flatten(-2).gather(-1, index)
+
+    limit = cells.new_tensor([width, height])
+    if refinement == "quarter":
+        values = maps
+        sign = torch.stack(((at(1, 0) - at(-1, 0)).sign(), (at(0, 1) - at(0, -1)).sign()), -1)
+        return place + torch.where((cells >= 1) & (cells < limit - 1), sign / 4, 0)
+    values = maps.clamp(min=1e-10).log()
+    dx, dy = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
+    dxx = (at(2, 0) - 2 * at(0, 0) + at(-2, 0)) / 4
+    dyy = (at(0, 2) - 2 * at(0, 0) + at(0, -2)) / 4
+    dxy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
+    determinant = dxx * dyy - dxy**2
+    concave = (dxx < 0) & (determinant > 0) & ((cells >= 2) & (cells < limit - 2)).all(-1)
+    step = torch.stack((dxy * dy - dyy * dx, dxy * dx - dxx * dy), -1)
+    step = step / torch.where(concave, determinant, 1)[..., None]
+    return place + torch.where(concave[..., None], step.clamp(-1, 1), 0)
+
+
+def _blur(maps: Tensor, side: int) -> Tensor:
+    """Smooth maps, and stretch each to the highest value that it had."""
+    check_number("blur", side, at_least=1)
+    if not side % 2:
+        raise ValueError(f"`blur` must be odd, but got {side}")
+    offset = torch.arange(side, dtype=maps.dtype, device=maps.device) - side // 2
+    window = torch.exp(-(offset**2) / (2 * (side / 6) ** 2))
+    window = window / window.sum()
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    smooth = F.conv2d(flat, window.view(1, 1, 1, side), padding=(0, side // 2))
+    smooth = F.conv2d(smooth, window.view(1, 1, side, 1), padding=(side // 2, 0)).view(maps.shape)
+    before, after = maps.amax((-2, -1), keepdim=True), smooth.amax((-2, -1), keepdim=True)
+    return smooth * before / torch.where(after == 0, 1, after)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from lossatlas.lab.errors import ArgumentError, unknown
-from lossatlas.losses.catalog import CATALOG, InputKind, LossEntry
+from lossatlas.lab.slots import SLOTS, TRIAL_CLASSES, Slot
+from lossatlas.losses.catalog import CATALOG, LossEntry
 
 CONTRACT_ARGUMENTS = frozenset({"weight", "reduction", "normalizer", "ignore_index"})
 """Arguments that the objective sets itself, so that they are no options of a variant."""
@@ -48,11 +48,30 @@ class LossSpec:
         options = ", ".join(f"{name}={_literal(value)}" for name, value in self.options.items())
         return f"{self.short_name}({options})" if options else self.short_name
 
-    def build(self) -> Callable[..., Tensor]:
-        """Return the loss function with the options bound.
+    def build(self, num_classes: int) -> Callable[..., Any]:
+        """Return the loss as it is trained: of one that keeps a state a module, of any other its function.
 
-        Losses whose module keeps a state, such as a running mean, are taken in their form without one.
+        Args:
+            num_classes: number of classes, for the losses that keep something of each.
         """
+        if self.entry.stateful:
+            needed = {"num_classes": num_classes} if "num_classes" in _parameters(self.entry.module) else {}
+            module: Callable[..., Any] = self.entry.module(**needed, **self.options)
+            return module
+        return self.function()
+
+    def function(self) -> Callable[..., Any]:
+        """Return the loss function with the options bound, without the state that a module may keep.
+
+        Raises:
+            ArgumentError: options of the state alone.
+        """
+        of_state = [name for name in self.options if name not in _parameters(self.entry.function)]
+        if of_state:
+            raise ArgumentError(
+                f"{of_state[0]} is an option of {self.entry.module.__name__}, whose state only training gives; "
+                f"{self.entry.name} has none"
+            )
         return functools.partial(self.entry.function, **self.options) if self.options else self.entry.function
 
 
@@ -84,12 +103,12 @@ def parse_loss(text: str) -> LossSpec:
     return _read_loss(nodes[0], by_name, "")
 
 
-def read_losses(text: str, losses: Mapping[str, LossEntry], where: str) -> list[LossSpec]:
+def read_losses(text: str, slot: Slot, where: str) -> list[LossSpec]:
     """Read losses separated by commas.
 
     Args:
         text: such as ``giou,focal_eiou(gamma=0.5)``.
-        losses: those that are valid, by their short names.
+        slot: what they shall fit.
         where: what they are for, in an error.
 
     Returns:
@@ -98,7 +117,8 @@ def read_losses(text: str, losses: Mapping[str, LossEntry], where: str) -> list[
     Raises:
         ArgumentError: text that cannot be read, or a loss or option that is unknown; the message lists the valid ones.
     """
-    specs = [_read_loss(node, losses, where) for node in _read_list(text)]
+    losses = fitting_losses(slot)
+    specs = [_read_loss(node, losses, where, slot) for node in _read_list(text)]
     for spec in specs:
         missing = _missing_options(spec)
         if missing:
@@ -127,7 +147,7 @@ def required_tensors(entry: LossEntry) -> list[str]:
     """
     return [
         name
-        for name, parameter in inspect.signature(entry.function).parameters.items()
+        for name, parameter in _parameters(entry.function).items()
         if parameter.kind is parameter.KEYWORD_ONLY
         and parameter.default is parameter.empty
         and _takes_tensor(parameter.annotation)
@@ -137,6 +157,17 @@ def required_tensors(entry: LossEntry) -> list[str]:
 def short_names() -> dict[str, LossEntry]:
     """Return every loss by its name without ``_loss``."""
     return {name.removesuffix("_loss"): entry for name, entry in CATALOG.items()}
+
+
+def fitting_losses(slot: Slot) -> dict[str, LossEntry]:
+    """Return the losses that fit a slot, by their short names.
+
+    Example:
+        >>> from lossatlas.lab.slots import BOX
+        >>> "giou" in fitting_losses(BOX), "sigmoid_focal" in fitting_losses(BOX)
+        (True, False)
+    """
+    return {name: entry for name, entry in short_names().items() if fits_slot(entry, slot)}
 
 
 def _read_list(text: str) -> list[ast.expr]:
@@ -149,7 +180,7 @@ def _read_list(text: str) -> list[ast.expr]:
     return tree.elts
 
 
-def _read_loss(node: ast.expr, losses: Mapping[str, LossEntry], where: str) -> LossSpec:
+def _read_loss(node: ast.expr, losses: Mapping[str, LossEntry], where: str, slot: Slot | None = None) -> LossSpec:
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name) or call.args or any(keyword.arg is None for keyword in call.keywords):
         raise ArgumentError(_unreadable(ast.unparse(node)))
@@ -161,8 +192,9 @@ def _read_loss(node: ast.expr, losses: Mapping[str, LossEntry], where: str) -> L
         raise ArgumentError(unknown("loss", name, losses, f"for {where}" if where else ""))
     options = {str(keyword.arg): _read_option(entry, str(keyword.arg), keyword.value) for keyword in call.keywords}
     spec = LossSpec(entry, options)
-    if not _missing_options(spec):
-        _try_out(spec)
+    slot = slot or next((slot for slot in SLOTS if fits_slot(entry, slot)), None)
+    if slot is not None and not _missing_options(spec):
+        _try_out(spec, slot)
     return spec
 
 
@@ -191,11 +223,15 @@ def _read_option(entry: LossEntry, name: str, node: ast.expr) -> Any:
 def _option_parameters(entry: LossEntry) -> dict[str, inspect.Parameter]:
     return {
         name: parameter
-        for name, parameter in inspect.signature(entry.function).parameters.items()
+        for name, parameter in _parameters(entry.module if entry.stateful else entry.function).items()
         if parameter.kind is parameter.KEYWORD_ONLY
         and name not in CONTRACT_ARGUMENTS
         and not _takes_tensor(parameter.annotation)
     }
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
 def _takes_tensor(annotation: Any) -> bool:
@@ -250,42 +286,29 @@ _WORDS: Mapping[Any, str] = {
 }
 
 
-def _example(kind: InputKind) -> tuple[Tensor, Tensor, dict[str, Any]] | None:
-    """Return what an objective gives to a loss of this kind, in small; None for kinds that fit no slot."""
-    factor = torch.ones(1)
-    match kind:
-        case "boxes":
-            return torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]), {"weight": factor}
-        case "elementwise":
-            return torch.full((1, 4), 0.5), torch.zeros(1, 4), {"weight": factor[:, None]}
-        case "binary_logits" | "quality_logits":
-            target = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
-            return torch.zeros(1, 2, 2), target, {"weight": factor[:, None, None], "ignore_index": -1}
-        case _:
-            return None
-
-
-def _try_out(spec: LossSpec) -> None:
+def _try_out(spec: LossSpec, slot: Slot) -> None:
     """Let the loss itself check the range of its options, called as an objective calls it."""
-    example = _example(spec.entry.input_kind)
-    if example is None or required_tensors(spec.entry):
-        return
-    input, target, arguments = example
     try:
-        spec.build()(input, target, reduction="mean", normalizer=1.0, **arguments)
+        slot.try_out(spec.build(TRIAL_CLASSES))
     except (ValueError, TypeError) as error:
         raise ArgumentError(f"loss {spec}: {error}") from error
 
 
 @functools.cache
-def fits_a_slot(entry: LossEntry) -> bool:
-    """Whether an objective can call this loss: some need more than a prediction and its target."""
-    if required_tensors(entry):
+def fits_slot(entry: LossEntry, slot: Slot) -> bool:
+    """Whether a loss can be called in a slot; it may have to be told options first.
+
+    Example:
+        >>> from lossatlas.lab.slots import BOX
+        >>> fits_slot(CATALOG["giou_loss"], BOX), fits_slot(CATALOG["kl_box_loss"], BOX)
+        (True, False)
+    """
+    if entry.input_kind not in slot.kinds:
         return False
     if inspect.Parameter.empty in loss_options(entry).values():
-        return True
+        return not required_tensors(entry)
     try:
-        _try_out(LossSpec(entry, {}))
+        _try_out(LossSpec(entry, {}), slot)
     except ArgumentError:
         return False
     return True

@@ -142,7 +142,7 @@ def _bind(spec: LossSpec, extra: Mapping[str, Any]) -> LossFunction:
     """Give a loss its options, and one number everywhere for each tensor that it needs beside input and target."""
     numbers = {name: extra.get(name, TENSORS.get(name)) for name in required_tensors(spec.entry)}
     given = {name: value for name, value in extra.items() if name not in numbers}
-    loss = spec.build()
+    loss = spec.function()
 
     def bound(x: Tensor, *target: Tensor, **options: Any) -> Any:
         tensors = {name: torch.full_like(x, number) for name, number in numbers.items() if number is not None}

@@ -17,20 +17,8 @@ from lossatlas.lab.learner import DetectionLearner, Learner
 from lossatlas.lab.networks.anchors import AnchorDetector
 from lossatlas.lab.networks.backbone import COARSEST_STRIDE
 from lossatlas.lab.networks.points import PointDetector
+from lossatlas.lab.slots import BOX, SIGMOID, Slot
 from lossatlas.objectives import FCOS, RetinaNet
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place of an objective that a loss is put into.
-
-    Args:
-        argument: of the objective.
-        kinds: the kinds of input, as the catalogue names them, that a loss in it may take.
-    """
-
-    argument: str
-    kinds: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -44,7 +32,8 @@ class ObjectiveSpec:
         network: builds its network from what is known of the data.
         objective: builds the objective; it is called with the losses of the slots that a variant fills, by `argument`,
             and with what `settings` returns.
-        slots: what `--vary` may vary, by name.
+        slots: what ``--vary`` may vary, by name: one of `lossatlas.lab.slots`, with the name of the argument replaced
+            where it is another.
         settings: returns further arguments of the objective, which depend on the data.
         learner: joins network and objective.
         recipe: settings of training whose default is another than the task's, by their names in `TrialConfig`.
@@ -73,14 +62,11 @@ class ObjectiveSpec:
         return self.objective(**filled, **(self.settings(facts) if self.settings else {}))
 
 
-DENSE_SLOTS: Mapping[str, Slot] = {
-    "box": Slot("box_loss", frozenset({"boxes", "elementwise"})),
-    "cls": Slot("class_loss", frozenset({"binary_logits", "quality_logits"})),
-}
+_DENSE = {"box": BOX, "cls": SIGMOID}
 
 _SPECS = (
-    ObjectiveSpec("fcos", "detection", "points and centerness", PointDetector, FCOS, DENSE_SLOTS),
-    ObjectiveSpec("retinanet", "detection", "anchors by IoU", AnchorDetector, RetinaNet, DENSE_SLOTS),
+    ObjectiveSpec("fcos", "detection", "points and centerness", PointDetector, FCOS, _DENSE),
+    ObjectiveSpec("retinanet", "detection", "anchors by IoU", AnchorDetector, RetinaNet, _DENSE),
 )
 
 OBJECTIVES: Mapping[str, ObjectiveSpec] = {spec.name: spec for spec in _SPECS}

@@ -54,8 +54,8 @@ __all__ = [
     "run_trial",
 ]
 
-Resolver: TypeAlias = Callable[[str, str, str], Callable[..., Tensor]]
-"""From the text of a loss, its slot and the objective to the loss, as `lossatlas.lab.variants.resolve_loss`."""
+Resolver: TypeAlias = Callable[[str, str, str, int], Callable[..., Any]]
+"""From the text of a loss, its slot, the objective and the number of classes to the loss, as `resolve_loss`."""
 
 CHECKPOINT_SECONDS = 20.0
 """A trial that is killed loses at most about as much."""
@@ -76,7 +76,9 @@ def build_objective(config: TrialConfig, facts: Facts, resolve: Resolver = resol
         facts: what is known of the data.
         resolve: gives the loss that a text names.
     """
-    losses = {slot: resolve(text, slot, config.objective) for slot, text in sorted(config.losses.items())}
+    losses = {
+        slot: resolve(text, slot, config.objective, facts.num_classes) for slot, text in sorted(config.losses.items())
+    }
     return find_objective(config.objective).build(facts, losses)
 
 

@@ -1,16 +1,15 @@
 """What a comparison compares: losses of the slots of an objective, such as ``box=giou,ciou,focal_eiou(gamma=0.5)``."""
 
-import functools
 import itertools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import Any
 
 from lossatlas.lab.errors import ArgumentError, unknown
-from lossatlas.lab.loss_specs import LossSpec, fits_a_slot, read_losses, short_names
+from lossatlas.lab.loss_specs import LossSpec, fitting_losses, read_losses, short_names
 from lossatlas.lab.registry import find_objective
+from lossatlas.lab.slots import BOX, Slot
 from lossatlas.losses.catalog import LossEntry
 
 
@@ -48,15 +47,13 @@ def parse_variants(vary: Sequence[str], objective: str) -> tuple[Variant, ...]:
         >>> [variant.name for variant in parse_variants(["box=giou,ciou", "cls=sigmoid_focal"], "fcos")]
         ['box=giou cls=sigmoid_focal', 'box=ciou cls=sigmoid_focal']
     """
-    slots = find_objective(objective).slots
+    find_objective(objective)
     choices: dict[str, list[LossSpec]] = {}
     for text in vary:
         slot, separator, losses = text.partition("=")
         slot = slot.strip()
         if not separator or not slot.isidentifier():
             raise ArgumentError(f"cannot read --vary {text!r}: expected SLOT=LOSS,LOSS,... such as box=giou,ciou")
-        if slot not in slots:
-            raise ArgumentError(unknown("slot", slot, slots, f"of objective {objective}"))
         if slot in choices:
             raise ArgumentError(f"--vary names the slot {slot} twice: write its losses in one list, {slot}=LOSS,LOSS")
         choices[slot] = parse_losses(losses, slot, objective)
@@ -88,9 +85,7 @@ def parse_losses(text: str, slot: str, objective: str) -> list[LossSpec]:
         >>> [str(spec) for spec in parse_losses("iou(mode=linear), ciou_loss", "box", "fcos")]
         ['iou(mode=linear)', 'ciou']
     """
-    losses = slot_losses(slot, objective)
-    where = f"slot {slot} of {objective}"
-    specs = read_losses(text, losses, where)
+    specs = read_losses(text, _slot(slot, objective), f"slot {slot} of {objective}")
     seen: dict[object, LossSpec] = {}
     for spec in specs:
         earlier = seen.setdefault(spec.effect, spec)
@@ -99,28 +94,29 @@ def parse_losses(text: str, slot: str, objective: str) -> list[LossSpec]:
     return specs
 
 
-def resolve_loss(text: str, slot: str, objective: str) -> Callable[..., Tensor]:
+def resolve_loss(text: str, slot: str, objective: str, num_classes: int) -> Callable[..., Any]:
     """Return the loss that a text such as ``focal_eiou(gamma=0.5)`` names, with its options bound.
 
     Args:
         text: one loss, as `Variant.losses` holds it.
         slot: name of the slot that it shall fit.
         objective: name of the objective that the slot belongs to.
+        num_classes: of the data, for losses that keep something of each class.
 
     Returns:
-        A function of the library, or a `functools.partial` of it.
+        A function of the library or a `functools.partial` of it; of a loss that keeps a state, a new module.
 
     Raises:
         ArgumentError: text that names no loss or several, or one that does not fit.
 
     Example:
-        >>> resolve_loss("focal_eiou(gamma=1.0)", "box", "fcos").keywords
+        >>> resolve_loss("focal_eiou(gamma=1.0)", "box", "fcos", num_classes=3).keywords
         {'gamma': 1.0}
     """
     specs = parse_losses(text, slot, objective)
     if len(specs) != 1:
         raise ArgumentError(f"slot {slot} takes one loss, but got {text!r}")
-    return specs[0].build()
+    return specs[0].build(num_classes + _slot(slot, objective).extra_classes)
 
 
 def slot_losses(slot: str, objective: str) -> dict[str, LossEntry]:
@@ -130,14 +126,17 @@ def slot_losses(slot: str, objective: str) -> dict[str, LossEntry]:
         >>> "giou" in slot_losses("box", "fcos"), "giou" in slot_losses("cls", "fcos")
         (True, False)
     """
+    return fitting_losses(_slot(slot, objective))
+
+
+def _slot(name: str, objective: str) -> Slot:
     slots = find_objective(objective).slots
-    if slot not in slots:
-        raise ArgumentError(unknown("slot", slot, slots, f"of objective {objective}"))
-    kinds = slots[slot].kinds
-    return {name: entry for name, entry in short_names().items() if entry.input_kind in kinds and fits_a_slot(entry)}
+    if name not in slots:
+        raise ArgumentError(unknown("slot", name, slots, f"of objective {objective}"))
+    return slots[name]
 
 
-def simulated_losses(text: str) -> dict[str, Callable[..., Tensor]]:
+def simulated_losses(text: str) -> dict[str, Callable[..., Any]]:
     """Read the box losses of a simulation.
 
     Args:
@@ -153,16 +152,9 @@ def simulated_losses(text: str) -> dict[str, Callable[..., Tensor]]:
         >>> list(simulated_losses("iou,siou(theta=4.0)"))
         ['iou', 'siou(theta=4.0)']
     """
-    losses = {
-        name: entry for name, entry in short_names().items() if entry.input_kind == "boxes" and fits_a_slot(entry)
-    }
-    specs = read_losses(text, losses, "a simulation of boxes")
-    return {
-        str(spec): functools.partial(
-            spec.entry.function, **({"mode": "linear"} if str(spec) == "iou" else spec.options)
-        )
-        for spec in specs
-    }
+    specs = read_losses(text, replace(BOX, kinds=frozenset({"boxes"})), "a simulation of boxes")
+    plain = {"iou": LossSpec(short_names()["iou"], {"mode": "linear"})}
+    return {str(spec): plain.get(str(spec), spec).function() for spec in specs}
 
 
 def folder_name(variant: str, taken: Collection[str]) -> str:

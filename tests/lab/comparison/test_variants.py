@@ -1,12 +1,23 @@
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
 
+from lossatlas.lab import registry
 from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.loss_specs import parse_loss
+from lossatlas.lab.slots import SOFTMAX
 from lossatlas.lab.variants import folder_name, parse_losses, parse_variants, resolve_loss, slot_losses
-from lossatlas.losses import ciou_loss, focal_eiou_loss, giou_loss
+from lossatlas.losses import (
+    EqualizedFocalLoss,
+    SeesawLoss,
+    WIoULoss,
+    ciou_loss,
+    focal_eiou_loss,
+    giou_loss,
+    wiou_loss,
+)
 
 
 def test_the_first_loss_is_the_baseline() -> None:
@@ -51,8 +62,8 @@ def test_a_bare_word_is_a_string() -> None:
 
 
 def test_a_resolved_loss_is_the_function_of_the_library() -> None:
-    assert resolve_loss("ciou", "box", "fcos") is ciou_loss
-    bound = resolve_loss("focal_eiou(gamma=1.0)", "box", "fcos")
+    assert resolve_loss("ciou", "box", "fcos", 3) is ciou_loss
+    bound = resolve_loss("focal_eiou(gamma=1.0)", "box", "fcos", 3)
     assert isinstance(bound, functools.partial)
     boxes, target = torch.tensor([[0.0, 0, 4, 1]]), torch.tensor([[0.0, 0, 2, 2]])
     assert bound(boxes, target) == focal_eiou_loss(boxes, target, gamma=1.0)
@@ -60,7 +71,7 @@ def test_a_resolved_loss_is_the_function_of_the_library() -> None:
 
 @pytest.mark.parametrize("text", ["giou", "giou_loss", "GIoULoss", " giou "])
 def test_a_loss_is_found_by_each_of_its_names(text: str) -> None:
-    assert parse_loss(text).build() is giou_loss
+    assert parse_loss(text).build(3) is giou_loss
 
 
 @pytest.mark.parametrize(
@@ -111,8 +122,9 @@ def test_an_unknown_objective_is_refused() -> None:
 def test_only_losses_that_fit_are_offered() -> None:
     assert {"giou", "smooth_l1"} <= set(slot_losses("box", "retinanet"))
     assert {"sigmoid_focal", "quality_focal", "binary_cross_entropy_with_logits"} <= set(slot_losses("cls", "fcos"))
-    assert not set(slot_losses("box", "fcos")) & set(slot_losses("cls", "fcos"))
-    assert not {"kl_box", "rmse"} & set(slot_losses("box", "retinanet"))  # no objective calls them as they need it
+    assert not {"giou", "wiou"} & set(slot_losses("cls", "fcos"))
+    assert not {"sigmoid_focal", "ap"} & set(slot_losses("box", "fcos"))
+    assert "kl_box" not in slot_losses("box", "retinanet")  # no objective calls it as it needs
 
 
 def test_required_options_are_asked_for() -> None:
@@ -128,3 +140,27 @@ def test_folder_names_are_plain_and_not_shared() -> None:
     name = folder_name("box=iou(mode='log') cls=quality_focal(beta=2.5)", set())
     assert name == "box-iou-mode-log-cls-quality_focal-beta-2.5"
     assert folder_name("iou(mode='log')", {"iou-mode-log"}) == "iou-mode-log-2"
+
+
+def test_a_loss_that_keeps_a_state_is_a_new_module_with_the_options_of_its_class() -> None:
+    one, two = (resolve_loss("wiou(version=2, gamma=0.7)", "box", "fcos", 3) for _ in range(2))
+    assert isinstance(one, WIoULoss)
+    assert one is not two
+    assert (one.version, one.gamma) == (2, 0.7)
+    balanced = resolve_loss("equalized_focal", "cls", "fcos", 7)
+    assert isinstance(balanced, EqualizedFocalLoss)
+    assert balanced.num_classes == 7
+
+
+def test_the_classes_of_a_softmax_include_its_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(registry.OBJECTIVES["fcos"], slots={"cls": SOFTMAX})
+    monkeypatch.setattr(registry, "OBJECTIVES", {"fcos": spec})
+    loss = resolve_loss("seesaw", "cls", "fcos", 3)
+    assert isinstance(loss, SeesawLoss)
+    assert loss.num_classes == 4
+
+
+def test_a_loss_is_shown_without_the_options_of_its_state() -> None:
+    with pytest.raises(ArgumentError, match="version is an option of WIoULoss, whose state only training gives"):
+        parse_loss("wiou(version=3)").function()
+    assert parse_loss("wiou").function() is wiou_loss

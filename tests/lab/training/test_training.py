@@ -19,7 +19,9 @@ from lossatlas.lab.training import (
     calibrate_steps,
     run_trial,
 )
+from lossatlas.lab.variants import resolve_loss
 from lossatlas.losses.boxes import giou_loss
+from lossatlas.objectives.slots import BoxLoss
 from tests.lab.training.squares import Squares, Subset, squares_data
 
 CONFIG = TrialConfig("fcos", {"box": "giou"}, seed=3, steps=8, batch_size=3, image_size=96, evaluations=2)
@@ -149,6 +151,42 @@ def test_goes_on_after_an_error_as_if_nothing_had_happened(finished, tmp_path):
     assert resumed.metrics == result.metrics
 
 
+STATEFUL = [
+    {"box": "wiou(version=3, momentum=0.5)"},
+    {"cls": "ghmc"},
+    {"box": "ghmr", "cls": "equalized_focal"},
+]
+
+
+@pytest.mark.parametrize("losses", STATEFUL, ids=lambda losses: "+".join(losses.values()))
+def test_the_state_of_a_loss_is_trained_on_after_an_interruption(tmp_path, losses):
+    config = replace(CONFIG, objective="retinanet", losses=losses)
+
+    def stop(event):
+        if event.step == KILLED_AT:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_trial(config, squares_data(), tmp_path / "killed", on_event=stop)
+    run_trial(config, squares_data(), tmp_path / "killed")
+    run_trial(config, squares_data(), tmp_path / "whole")
+    assert_same_trials(tmp_path / "killed", tmp_path / "whole")
+    start = training._Trainer(config, squares_data(), resolve_loss).learner.state_dict()
+    moved = [
+        name
+        for name, value in weights(tmp_path / "whole")["learner"].items()
+        if name.startswith("objective.") and not torch.equal(value, start[name])
+    ]
+    assert {name.split(".")[1] for name in moved} == {{"box": "box_loss", "cls": "class_loss"}[slot] for slot in losses}
+
+
+@pytest.mark.parametrize("loss", ["ap", "alrp", "rank_sort", "binary_cross_entropy", "smooth_l1"])
+def test_a_class_slot_takes_losses_that_rank_and_losses_of_probabilities(tmp_path, loss):
+    config = replace(CONFIG, steps=2, losses={"cls": loss}, evaluations=1)
+    run_trial(config, squares_data(), tmp_path)
+    assert all(row["terms"]["class"] >= 0 for row in log_of(tmp_path) if row["kind"] == "train")
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -263,8 +301,8 @@ def loss_that_goes_wrong(make_wrong, after):
         value = giou_loss(input, target, **options)
         return make_wrong(value) if len(calls) > after else value
 
-    def resolve(text, slot, objective):
-        del text, slot, objective
+    def resolve(text, slot, objective, num_classes):
+        del text, slot, objective, num_classes
         return loss
 
     return resolve
@@ -276,8 +314,7 @@ def resolve_with_regression(monkeypatch, resolve):
 
     def build_with_regression(config, facts, _):
         objective = build(replace(config, losses={}), facts, resolve)
-        objective.box_loss = resolve("", "", "")
-        objective.regression = "boxes"
+        objective.box_loss = BoxLoss(resolve("", "", "", 0), "boxes")
         return objective
 
     monkeypatch.setattr(training, "build_objective", build_with_regression)

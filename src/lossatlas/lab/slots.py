@@ -1,0 +1,87 @@
+"""The places of objectives that `--vary` puts a loss into, and how it is tried out there before anything is trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from lossatlas.objectives.pixel_slots import SEGMENTATION_KINDS, SegmentationLoss
+from lossatlas.objectives.slots import (
+    BIN_KINDS,
+    BOX_KINDS,
+    HEATMAP_KINDS,
+    SIGMOID_KINDS,
+    SOFTMAX_KINDS,
+    BinLoss,
+    BoxLoss,
+    BoxPairs,
+    HeatmapLoss,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
+
+Loss: TypeAlias = Callable[..., Any]
+
+TRIAL_CLASSES = 2
+"""Classes of what a loss is tried out on."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of an objective that a loss is put into.
+
+    Args:
+        argument: of the objective.
+        kinds: the kinds of input, as the catalogue names them, of losses that may fit.
+        try_out: calls a loss as the objective does, on a few numbers with `TRIAL_CLASSES` classes; a loss or an option
+            that does not fit raises `ValueError` or `TypeError`.
+        extra_classes: classes beside those of the data that the loss sees, such as the background of a softmax.
+    """
+
+    argument: str
+    kinds: frozenset[str]
+    try_out: Callable[[Loss], object]
+    extra_classes: int = 0
+
+
+def _try_boxes(loss: Loss) -> object:
+    box, target = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+    pairs = BoxPairs(box, target, torch.full((1, 4), 0.5), torch.zeros(1, 4))
+    return BoxLoss(loss)(pairs, weight=torch.ones(1), normalizer=torch.ones(()))
+
+
+def _try_logits(make: type[SigmoidLoss]) -> Callable[[Loss], object]:
+    def try_out(loss: Loss) -> object:
+        target = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+        weight, error = torch.ones(1, 1, 1), torch.full((1, 2, 2), 0.5)
+        logits = torch.zeros(1, 2, TRIAL_CLASSES)
+        return make(loss)(logits, target, weight=weight, normalizer=torch.ones(()), localization_error=error)
+
+    return try_out
+
+
+def _try_softmax(loss: Loss) -> object:
+    logits, target = torch.zeros(2, TRIAL_CLASSES), torch.tensor([0, 1])
+    return SoftmaxLoss(loss)(logits, target, weight=torch.ones(2), normalizer=1.0)
+
+
+def _try_bins(loss: Loss) -> object:
+    logits, target = torch.zeros(1, 4, 3), torch.full((1, 4), 0.5)
+    return BinLoss(loss)(logits, target, weight=torch.ones(1), normalizer=torch.ones(()))
+
+
+def _try_masks(loss: Loss) -> object:
+    mask = torch.tensor([[[0, 1], [1, 255]]])
+    return SegmentationLoss(loss)(torch.zeros(1, TRIAL_CLASSES, 2, 2), mask, ignore_index=255)
+
+
+BOX = Slot("box_loss", BOX_KINDS, _try_boxes)
+SIGMOID = Slot("class_loss", SIGMOID_KINDS, _try_logits(SigmoidLoss))
+HEATMAP = Slot("class_loss", HEATMAP_KINDS, _try_logits(HeatmapLoss))
+SOFTMAX = Slot("class_loss", SOFTMAX_KINDS, _try_softmax, extra_classes=1)
+BINS = Slot("distribution_loss", BIN_KINDS, _try_bins)
+MASKS = Slot("loss", SEGMENTATION_KINDS, _try_masks)
+
+SLOTS = (BOX, SIGMOID, SOFTMAX, BINS, MASKS, HEATMAP)
+"""One of each sort; an objective may have several of a sort, under the names of its own arguments."""

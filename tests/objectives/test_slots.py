@@ -151,7 +151,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 """Arguments of losses that cannot do without."""
 
 UNFIT = ("kl_box_loss",)
-"""It needs another output of the network."""
+"""It needs another output of the network: see ``test_variances.py``."""
 
 
 def test_arguments_that_a_loss_needs_must_be_bound() -> None:

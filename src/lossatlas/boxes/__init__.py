@@ -14,7 +14,7 @@ from lossatlas.boxes.geometry import (
 )
 from lossatlas.boxes.nms import Kept, batched_nms, diou_nms, soft_nms
 from lossatlas.boxes.priors import anchor_grid, faster_rcnn_anchors, point_grid, ssd_anchors, yolo_anchors
-from lossatlas.boxes.voting import variance_voting, vote_boxes
+from lossatlas.boxes.voting import decoded_variance, variance_voting, vote_boxes
 from lossatlas.boxes.yolo_coders import YOLOCoder, YOLOv1Coder, YOLOv5Coder, YOLOXCoder
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "area",
     "batched_nms",
     "convert",
+    "decoded_variance",
     "denormalize",
     "diou_nms",
     "faster_rcnn_anchors",

@@ -1,5 +1,6 @@
 """Variance voting: what is kept of overlapping boxes moves to their mean, the surer ones counting more."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -130,6 +131,40 @@ def vote_boxes(
     surprise = variance.clamp(min=torch.finfo(variance.dtype).tiny).log()
     blocks = [_vote(block, boxes, surprise, labels, sigma, vote_threshold) for block in kept.split(_BLOCK)]
     return torch.cat(blocks)
+
+
+def decoded_variance(
+    decode: Callable[[Tensor], Tensor], encoded: Float[Tensor, "n 4"], log_variance: Float[Tensor, "n 4"]
+) -> Float[Tensor, "n 4"]:
+    """Return the variances of boxes from those of the numbers that they are decoded from.
+
+    Formula:
+        σᵢ² = Σⱼ (∂xᵢ / ∂tⱼ)² exp(αⱼ), to first order, of coordinates x and independent numbers t
+
+    Args:
+        decode: from ``(N, 4)`` numbers to ``(N, 4)`` boxes, row by row, such as the ``decode`` of a coder.
+        encoded: ``(N, 4)`` numbers t.
+        log_variance: ``(N, 4)`` logarithms α of their variances, cut to [-60, 60].
+
+    Returns:
+        ``(N, 4)`` variances in the square of the boxes' unit.
+
+    Example:
+        >>> from lossatlas.boxes.coders import DeltaCoder
+        >>> anchors = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+        >>> decode = lambda deltas: DeltaCoder().decode(deltas, anchors)
+        >>> decoded_variance(decode, torch.zeros(1, 4), torch.zeros(1, 4))
+        tensor([[125., 500., 125., 500.]])
+    """
+    encoded, log_variance = upcast(encoded, log_variance)
+    with torch.inference_mode(False), torch.enable_grad():
+        variance = log_variance.detach().clamp(-60, 60).exp()
+        numbers = encoded.detach().clone().requires_grad_()
+        spread = []
+        for coordinate in decode(numbers).unbind(1):
+            (slope,) = torch.autograd.grad(coordinate.sum(), numbers, retain_graph=True)
+            spread.append((slope**2 * variance).sum(1))
+    return torch.stack(spread, dim=1)
 
 
 def _vote(kept: Tensor, boxes: Tensor, surprise: Tensor, labels: Tensor, sigma: float, threshold: float) -> Tensor:

@@ -1,7 +1,7 @@
 """What the one-stage detectors share: from raw outputs at many places to terms, and to detections."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -59,8 +59,8 @@ class AnchorOutputs:
     anchors: Float[Tensor, "p 4"]
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            check_floating(field.name, getattr(self, field.name))
+        for name in ("class_logits", "deltas", "anchors"):
+            check_floating(name, getattr(self, name))
         check_predictions("class_logits", self.class_logits, (None, None, None), "B P C")
         images, predictions, _ = self.class_logits.shape
         check_predictions("deltas", self.deltas, (images, predictions, 4), "B P 4")
@@ -165,6 +165,13 @@ def check_predictions(name: str, tensor: Tensor, shape: tuple[int | None, ...], 
         raise ValueError(f"`{name}` must have shape ({expected}), but got {tuple(tensor.shape)}")
 
 
+def check_variances(log_variances: Tensor | None, encoded: Tensor) -> None:
+    """Raise unless log-variances are absent or of the shape of what they belong to."""
+    if log_variances is not None:
+        check_floating("log_variances", log_variances)
+        check_predictions("log_variances", log_variances, tuple(encoded.shape), "B P 4")
+
+
 def check_targets(targets: Sequence[Target], images: int) -> None:
     """Raise unless there is one well-formed target for each image of the batch."""
     if len(targets) != images:
@@ -208,6 +215,13 @@ def anchor_pairs(coder: DeltaCoder, deltas: Tensor, anchors: Tensor, positives: 
     anchors = anchors[positives.prediction].detach()
     boxes = positives.boxes
     return BoxPairs(coder.decode(deltas, anchors), boxes, deltas, coder.encode(boxes, anchors))
+
+
+def add_variances(pairs: BoxPairs, log_variances: Tensor | None, positives: Positives) -> BoxPairs:
+    """Return the pairs with the log-variances ``(B, P, 4)`` of the network, if it has some."""
+    if log_variances is None:
+        return pairs
+    return pairs._replace(log_variance=log_variances[positives.image, positives.prediction])
 
 
 def class_targets(
@@ -286,7 +300,8 @@ def select_detections(
         if voting is None:
             found = boxes[kept]
         else:
-            assert variance is not None
+            if variance is None:
+                raise ValueError("`voting` needs variances, but `outputs.log_variances` is None")
             found = voting(boxes, kept, variance(image, candidates // max(classes, 1)), labels)
         detections.append({"boxes": found, "scores": kept_scores[:max_detections], "labels": labels[kept]})
     return detections

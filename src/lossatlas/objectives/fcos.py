@@ -12,6 +12,7 @@ from lossatlas.assign import Assignment, FCOSPoints
 from lossatlas.boxes.coders import PointDistanceCoder
 from lossatlas.boxes.geometry import safe_divide
 from lossatlas.boxes.nms import batched_nms
+from lossatlas.boxes.voting import decoded_variance
 from lossatlas.checks import check_boxes, check_choice, check_floating, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.boxes import iou_loss
@@ -22,8 +23,11 @@ from lossatlas.objectives.dense import (
     DenseObjective,
     Detections,
     Target,
+    Voting,
+    add_variances,
     check_predictions,
     check_targets,
+    check_variances,
     gather_positives,
     select_detections,
 )
@@ -46,6 +50,7 @@ class FCOSOutputs:
         centerness: ``(B, P)`` logits.
         points: ``(P, 2)`` x, y pixels, the same for all images, in the order of `lossatlas.boxes.priors`.
         strides: ``(P,)`` pixels.
+        log_variances: ``(B, P, 4)`` logarithms of the variances of the distances, for `kl_box_loss` and for the vote.
 
     Raises:
         ValueError: shapes that do not fit together.
@@ -57,6 +62,7 @@ class FCOSOutputs:
     centerness: Float[Tensor, "b p"]
     points: Float[Tensor, "p 2"]
     strides: Float[Tensor, " p"]
+    log_variances: Float[Tensor, "b p 4"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("class_logits", "distances", "centerness", "points", "strides"):
@@ -67,6 +73,7 @@ class FCOSOutputs:
         check_predictions("centerness", self.centerness, (images, predictions), "B P")
         check_predictions("points", self.points, (predictions, 2), "P 2")
         check_predictions("strides", self.strides, (predictions,), "P")
+        check_variances(self.log_variances, self.distances)
 
 
 def centerness_target(distances: Boxes) -> PerBox:
@@ -200,6 +207,7 @@ class FCOS(DenseObjective):
         place = (outputs.points[positives.prediction], outputs.strides[positives.prediction])
         encoded_boxes = self.coder.encode(positives.boxes, *place)
         pairs = BoxPairs(self.coder.decode(distances, *place), positives.boxes, distances, encoded_boxes)
+        pairs = add_variances(pairs, outputs.log_variances, positives)
         scale = self.normalizer(positives.counts)
         centerness = centerness_target(encoded_boxes)
         if self.box_weighting == "centerness":
@@ -233,6 +241,7 @@ class FCOS(DenseObjective):
         max_candidates: int = 1000,
         max_detections: int = 100,
         nms: NMS | None = batched_nms,
+        voting: Voting | None = None,
     ) -> list[Detections]:
         """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
 
@@ -249,11 +258,22 @@ class FCOS(DenseObjective):
             max_detections: detections that are returned for an image.
             nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as `soft_nms` or
                 torchvision's; None suppresses nothing.
+            voting: moves the boxes that are kept by the variances that the network puts out, such as
+                `lossatlas.boxes.voting.vote_boxes`; None moves none.
         """
 
+        def at(prediction: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda distances: self.coder.decode(
+                distances, outputs.points[prediction], outputs.strides[prediction]
+            )
+
         def boxes_of(image: int, prediction: Tensor) -> Tensor:
-            place = (outputs.points[prediction], outputs.strides[prediction])
-            return self.coder.decode(outputs.distances[image, prediction], *place)
+            return at(prediction)(outputs.distances[image, prediction])
+
+        def variance_of(image: int, prediction: Tensor) -> Tensor:
+            assert outputs.log_variances is not None
+            log_variance = outputs.log_variances[image, prediction]
+            return decoded_variance(at(prediction), outputs.distances[image, prediction], log_variance)
 
         logits, centerness = upcast(outputs.class_logits, outputs.centerness)
         return select_detections(
@@ -265,4 +285,6 @@ class FCOS(DenseObjective):
             max_candidates=max_candidates,
             max_detections=max_detections,
             nms=nms,
+            variance=None if outputs.log_variances is None else variance_of,
+            voting=voting,
         )

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lossatlas.assign import Assignment, MaxIoU
 from lossatlas.boxes.coders import DeltaCoder
 from lossatlas.boxes.nms import batched_nms
+from lossatlas.boxes.voting import decoded_variance
 from lossatlas.dtypes import upcast
 from lossatlas.losses.focal import sigmoid_focal_loss
 from lossatlas.losses.regression import smooth_l1_loss
@@ -19,8 +21,11 @@ from lossatlas.objectives.dense import (
     DenseObjective,
     Detections,
     Target,
+    Voting,
+    add_variances,
     anchor_pairs,
     check_targets,
+    check_variances,
     gather_positives,
     select_detections,
 )
@@ -38,11 +43,18 @@ class RetinaNetOutputs(AnchorOutputs):
         class_logits: ``(B, P, C)``, one logit for each anchor and class.
         deltas: ``(B, P, 4)`` dx, dy, dw, dh, as the objective's coder encodes them.
         anchors: ``(P, 4)`` xyxy pixels, the same for all images, in the order of `lossatlas.boxes.priors`.
+        log_variances: ``(B, P, 4)`` logarithms of the variances of the deltas, for `kl_box_loss` and for the vote.
 
     Raises:
         ValueError: shapes that do not fit together.
         TypeError: tensors that are not floating point.
     """
+
+    log_variances: Float[Tensor, "b p 4"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_variances(self.log_variances, self.deltas)
 
 
 class RetinaNet(DenseObjective):
@@ -134,6 +146,7 @@ class RetinaNet(DenseObjective):
         assignments = self.assign(outputs, targets)
         positives = gather_positives(assignments, targets, outputs.deltas)
         pairs = anchor_pairs(self.coder, outputs.deltas, outputs.anchors, positives)
+        pairs = add_variances(pairs, outputs.log_variances, positives)
         scale = self.normalizer(positives.counts)
         return LossTerms(
             {
@@ -153,6 +166,7 @@ class RetinaNet(DenseObjective):
         max_candidates: int = 1000,
         max_detections: int = 100,
         nms: NMS | None = batched_nms,
+        voting: Voting | None = None,
     ) -> list[Detections]:
         """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
 
@@ -168,10 +182,20 @@ class RetinaNet(DenseObjective):
             max_detections: detections that are returned for an image.
             nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as `soft_nms` or
                 torchvision's; None suppresses nothing.
+            voting: moves the boxes that are kept by the variances that the network puts out, such as
+                `lossatlas.boxes.voting.vote_boxes`; None moves none.
         """
 
+        def at(prediction: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda deltas: self.coder.decode(deltas, outputs.anchors[prediction])
+
         def boxes_of(image: int, prediction: Tensor) -> Tensor:
-            return self.coder.decode(outputs.deltas[image, prediction], outputs.anchors[prediction])
+            return at(prediction)(outputs.deltas[image, prediction])
+
+        def variance_of(image: int, prediction: Tensor) -> Tensor:
+            assert outputs.log_variances is not None
+            log_variance = outputs.log_variances[image, prediction]
+            return decoded_variance(at(prediction), outputs.deltas[image, prediction], log_variance)
 
         (logits,) = upcast(outputs.class_logits)
         return select_detections(
@@ -183,4 +207,6 @@ class RetinaNet(DenseObjective):
             max_candidates=max_candidates,
             max_detections=max_detections,
             nms=nms,
+            variance=None if outputs.log_variances is None else variance_of,
+            voting=voting,
         )

@@ -8,7 +8,8 @@ either) says itself what it takes:
 slot            kinds of the catalogue                           what the loss is given
 =============== ================================================ =====================================================
 `BoxLoss`       boxes                                            decoded xyxy boxes
-                elementwise, joint_numbers                       the numbers that the network puts out
+                elementwise, joint_numbers                       the numbers that the network puts out; `kl_box_loss`
+                                                                 also their log-variances
 `SigmoidLoss`   binary_logits, ranking_logits                    logits, 1 for the class of a positive
                 quality_logits, ranking_qualities                logits, the IoU of the box for the class of a positive
                 binary_probabilities, elementwise                probabilities σ(logit), targets 0 and 1
@@ -68,6 +69,8 @@ class BoxPairs(NamedTuple):
     boxes: Tensor
     encoded: Tensor
     encoded_boxes: Tensor
+    log_variance: Tensor | None = None
+    """How unsure the network is of what it encodes, where it says so."""
 
 
 class Slot(nn.Module):
@@ -115,7 +118,7 @@ class BoxLoss(Slot):
     """
 
     def __init__(self, loss: LossFunction, regression: Regression | None = None, *, name: str = "box_loss") -> None:
-        super().__init__(name, loss, BOX_KINDS)
+        super().__init__(name, loss, BOX_KINDS, supplied=("log_variance",))
         if regression is not None:
             check_choice("regression", regression, get_args(Regression))
         elif self.entry is None:
@@ -125,6 +128,9 @@ class BoxLoss(Slot):
             )
         if self.kind == "boxes" and regression == "encoded":
             raise ValueError(f"`regression` must be 'boxes' for {_name(loss)}, which takes xyxy boxes, not 'encoded'")
+        self.needs_log_variance = self.entry is not None and self.entry.name == "kl_box_loss"
+        if self.needs_log_variance and regression == "boxes":
+            raise ValueError("`regression` must be 'encoded' for kl_box_loss, whose variances are those of the network")
         self.regression = regression or ("boxes" if self.kind == "boxes" else "encoded")
         own_numbers = self.kind is None and regression == "encoded"
         self.elementwise = self.kind == "elementwise" or own_numbers
@@ -136,11 +142,18 @@ class BoxLoss(Slot):
             pairs: predictions and targets of N positives.
             weight: ``(N,)`` factors, None for all 1.
             normalizer: 0-d.
+
+        Raises:
+            ValueError: a loss that needs variances, and pairs without.
         """
-        input, target = pairs[:2] if self.regression == "boxes" else pairs[2:]
+        input, target = pairs[:2] if self.regression == "boxes" else pairs[2:4]
         if weight is not None and self.elementwise:
             weight = weight[:, None]
         options: dict[str, Any] = {"dim": -1} if self.kind == "joint_numbers" else {}
+        if self.needs_log_variance:
+            if pairs.log_variance is None:
+                raise ValueError("`outputs.log_variances` must be given for kl_box_loss, but is None")
+            options["log_variance"] = pairs.log_variance
         return _value(self.loss(input, target, weight=weight, reduction="mean", normalizer=normalizer, **options))
 
 

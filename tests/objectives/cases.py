@@ -16,13 +16,20 @@ from lossatlas.losses import sigmoid_focal_loss
 from lossatlas.objectives import (
     DETR,
     FCOS,
+    RPN,
     SSD,
     CenterNet,
     CenterNetOutputs,
     DETROutputs,
+    FasterRCNN,
+    FasterRCNNOutputs,
     FCOSOutputs,
+    Regions,
     RetinaNet,
     RetinaNetOutputs,
+    RoIHead,
+    RoIOutputs,
+    RPNOutputs,
     SSDOutputs,
 )
 from tests.objectives.scenes import CLASSES, SIZES, STRIDES, leaf
@@ -51,8 +58,8 @@ def points(raw: Leaves) -> dict[str, Tensor]:
     return dict(zip(("points", "strides"), point_grid(SIZES, STRIDES, dtype=dtype_of(raw)), strict=True))
 
 
-def anchors(raw: Leaves) -> dict[str, Tensor]:
-    return {"anchors": anchor_grid(SIZES, STRIDES, base_size=2, octave_scales=(1,), dtype=dtype_of(raw))}
+def anchors(raw: Leaves) -> Tensor:
+    return anchor_grid(SIZES, STRIDES, base_size=2, octave_scales=(1,), dtype=dtype_of(raw))
 
 
 def detr_outputs(raw: Leaves) -> DETROutputs:
@@ -65,6 +72,28 @@ P_POINTS = sum(height * width for height, width in SIZES)
 P_ANCHORS = 3 * P_POINTS
 
 QUERIES, LAYERS = 7, 2
+
+
+def rpn_leaves(images: int) -> Leaves:
+    return {"objectness_logits": leaf(images, P_ANCHORS, seed=0), "deltas": leaf(images, P_ANCHORS, 4, seed=1)}
+
+
+def rpn_outputs(raw: Leaves) -> RPNOutputs:
+    return RPNOutputs(raw["objectness_logits"], raw["deltas"], anchors=anchors(raw))
+
+
+def roi_leaves(images: int) -> Leaves:
+    """Of the anchors as regions, with boxes for each class."""
+    return {
+        "class_logits": leaf(images, P_ANCHORS, CLASSES + 1, seed=2),
+        "deltas": leaf(images, P_ANCHORS, CLASSES, 4, seed=3),
+    }
+
+
+def roi_outputs(raw: Leaves) -> RoIOutputs:
+    regions = Regions([anchors(raw)] * len(raw["deltas"]))
+    return RoIOutputs(raw["class_logits"].flatten(0, 1), raw["deltas"].flatten(0, 1), regions)
+
 
 CASES = {
     "centernet": Case(
@@ -107,7 +136,7 @@ CASES = {
             "class_logits": leaf(images, P_ANCHORS, CLASSES, seed=0),
             "deltas": leaf(images, P_ANCHORS, 4, seed=1),
         },
-        lambda raw: RetinaNetOutputs(**raw, **anchors(raw)),
+        lambda raw: RetinaNetOutputs(**raw, anchors=anchors(raw)),
     ),
     "ssd": Case(
         SSD,
@@ -115,7 +144,21 @@ CASES = {
             "class_logits": leaf(images, P_ANCHORS, CLASSES + 1, seed=0),
             "deltas": leaf(images, P_ANCHORS, 4, seed=1),
         },
-        lambda raw: SSDOutputs(**raw, **anchors(raw)),
+        lambda raw: SSDOutputs(**raw, anchors=anchors(raw)),
         trains_background=False,
+    ),
+    "rpn": Case(RPN, rpn_leaves, rpn_outputs),
+    "rpn_softmax": Case(
+        functools.partial(RPN, objectness="softmax", normalization="sampled"),
+        lambda images: {**rpn_leaves(images), "objectness_logits": leaf(images, P_ANCHORS, 2, seed=0)},
+        rpn_outputs,
+    ),
+    "roi_head": Case(RoIHead, roi_leaves, roi_outputs),
+    "faster_rcnn": Case(
+        lambda normalizer="batch": FasterRCNN(rpn=RPN(normalizer=normalizer), head=RoIHead(normalizer=normalizer)),
+        lambda images: rpn_leaves(images) | {f"roi_{name}": raw for name, raw in roi_leaves(images).items()},
+        lambda raw: FasterRCNNOutputs(
+            rpn_outputs(raw), roi_outputs({name[4:]: one for name, one in raw.items() if name.startswith("roi_")})
+        ),
     ),
 }

@@ -157,7 +157,7 @@ def test_finds_the_objects_that_its_targets_describe() -> None:
     raw = CASES["ssd"].leaves(3)
     logits, deltas = torch.zeros_like(raw["class_logits"]), torch.zeros_like(raw["deltas"])
     logits[..., 0] = 20
-    place = anchors(raw)["anchors"]
+    place = anchors(raw)
     outputs = SSDOutputs(logits, deltas, place)
     for image, (assignment, target) in enumerate(zip(SSD().assign(outputs, TARGETS), TARGETS, strict=True)):
         for prior in assignment.positive.nonzero().squeeze(1):

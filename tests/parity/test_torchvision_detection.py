@@ -16,13 +16,26 @@ from lossatlas.boxes.coders import DeltaCoder, PointDistanceCoder
 from lossatlas.boxes.geometry import area, pairwise_iou
 from lossatlas.boxes.nms import batched_nms
 from lossatlas.boxes.priors import anchor_grid, point_grid
-from lossatlas.losses import giou_loss, l1_loss
-from lossatlas.objectives import FCOS, SSD, FCOSOutputs, RetinaNet, RetinaNetOutputs, SSDOutputs
+from lossatlas.losses import SmoothL1Loss, giou_loss, l1_loss
+from lossatlas.objectives import (
+    FCOS,
+    RPN,
+    SSD,
+    FCOSOutputs,
+    RetinaNet,
+    RetinaNetOutputs,
+    RoIHead,
+    RoIOutputs,
+    RPNOutputs,
+    SSDOutputs,
+)
 
 ops = pytest.importorskip("torchvision.ops")
 utils = pytest.importorskip("torchvision.models.detection._utils")
 retinanet = pytest.importorskip("torchvision.models.detection.retinanet")
 ssd = pytest.importorskip("torchvision.models.detection.ssd")
+rpn = pytest.importorskip("torchvision.models.detection.rpn")
+roi_heads = pytest.importorskip("torchvision.models.detection.roi_heads")
 fcos = pytest.importorskip("torchvision.models.detection.fcos")
 anchor_utils = pytest.importorskip("torchvision.models.detection.anchor_utils")
 
@@ -207,6 +220,125 @@ def test_ssd_objective() -> None:
         our_gradient, their_gradient = gradients(ours[name], leaves), gradients(theirs[their_name], leaves)
         assert (our_gradient[0] != 0).any()
         torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-8, atol=1e-15)
+
+
+def flags(assignments: list[Assignment]) -> Any:
+    """A sampler that takes what `assignments` say, as torchvision's samplers answer."""
+    return lambda labels: (
+        [assignment.positive for assignment in assignments],
+        [assignment.negative for assignment in assignments],
+    )
+
+
+def test_rpn_objective() -> None:
+    # torchvision: both terms over the anchors that were sampled, smooth L1 with β = 1/9. The same anchors for both.
+    targets = [{**target, "boxes": target["boxes"].double()} for target in random_targets()]
+    anchors = anchor_grid(SIZES, STRIDES, base_size=2, dtype=torch.float64)
+    logits, deltas = leaf(4, len(anchors), seed=0), leaf(4, len(anchors), 4, seed=1)
+    objective = RPN(normalization="sampled", box_loss=SmoothL1Loss(beta=1 / 9))
+    outputs = RPNOutputs(logits, deltas, anchors)
+    sampled = objective.sample(objective.assign(outputs, targets), torch.Generator().manual_seed(0))
+    assert any((~assignment.ignored).sum() == 256 for assignment in sampled)
+
+    model = SimpleNamespace(
+        proposal_matcher=utils.Matcher(0.7, 0.3, allow_low_quality_matches=True),
+        box_similarity=ops.box_iou,
+        fg_bg_sampler=flags(sampled),
+    )
+    labels, matched = rpn.RegionProposalNetwork.assign_targets_to_anchors(model, [anchors] * 4, targets)
+    for assignment, label in zip(objective.assign(outputs, targets), labels, strict=True):
+        assert torch.equal(assignment.state, label.to(torch.int8))
+    regression = utils.BoxCoder((1.0, 1.0, 1.0, 1.0)).encode(matched, [anchors] * 4)
+    theirs = rpn.RegionProposalNetwork.compute_loss(
+        model,
+        logits.reshape(-1, 1),
+        deltas.reshape(-1, 4),
+        [label.double() for label in labels],  # float32 labels make it a float32 loss
+        list(regression),
+    )
+    ours = objective.terms(outputs, targets, sampled)
+    for our_term, their_term, leaves in zip(ours.values(), theirs, ([logits], [deltas]), strict=True):
+        torch.testing.assert_close(our_term, their_term, rtol=1e-9, atol=0, check_dtype=False)
+        our_gradient, their_gradient = gradients(our_term, leaves), gradients(their_term, leaves)
+        assert (our_gradient[0] != 0).any()
+        torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-8, atol=1e-15)
+
+
+def test_proposals() -> None:
+    anchors = anchor_grid(SIZES, STRIDES, base_size=2)
+    levels = [height * width * 9 for height, width in SIZES]
+    logits, deltas = leaf(2, len(anchors), seed=0).float(), leaf(2, len(anchors), 4, seed=1).float() / 3
+    model: Any = SimpleNamespace(
+        _get_top_n_idx=lambda *given: rpn.RegionProposalNetwork._get_top_n_idx(model, *given),
+        pre_nms_top_n=lambda: 100,
+        post_nms_top_n=lambda: 80,
+        min_size=1e-3,
+        score_thresh=0.0,
+        nms_thresh=0.7,
+    )
+    decoded = DeltaCoder().decode(deltas, anchors)
+    boxes, scores = rpn.RegionProposalNetwork.filter_proposals(model, decoded, logits, [(96, 90)] * 2, levels)
+    outputs = RPNOutputs(logits, deltas, anchors, level_sizes=levels)
+    found = RPN().decode(outputs, [(96, 90)] * 2, max_candidates=100, max_detections=80, nms=ops.batched_nms)
+    for ours, their_boxes, their_scores in zip(found, boxes, scores, strict=True):
+        assert len(their_scores) == 80
+        torch.testing.assert_close(ours["boxes"], their_boxes)
+        torch.testing.assert_close(ours["scores"], their_scores)
+
+
+@pytest.fixture
+def roi() -> tuple[RoIHead, RoIOutputs, list[dict[str, Tensor]], list[Tensor]]:
+    """The second stage on a sample of regions, and the leaves of its outputs."""
+    targets = [{**target, "boxes": target["boxes"].double()} for target in random_targets()]
+    head = RoIHead(box_loss=SmoothL1Loss(beta=1 / 9))
+    proposals = [anchor_grid(SIZES, STRIDES, base_size=2, dtype=torch.float64)] * 4
+    regions = head.sample(proposals, targets, torch.Generator().manual_seed(0))
+    count = sum(map(len, regions.boxes))
+    logits, deltas = leaf(count, CLASSES + 1, seed=0), leaf(count, CLASSES + 1, 4, seed=1)
+    return head, RoIOutputs(logits, deltas, regions), targets, [logits, deltas]
+
+
+def test_roi_objective(roi: Any) -> None:
+    # torchvision: smooth L1 with β = 1/9, both terms over all sampled regions. The same regions for both.
+    head, outputs, targets, (logits, deltas) = roi
+    boxes, assignments = outputs.regions.boxes, outputs.regions.assignments
+    assert any(assignment.positive.any() for assignment in assignments)
+    model: Any = SimpleNamespace(
+        check_targets=lambda targets: None,
+        add_gt_proposals=lambda proposals, objects: proposals,  # they are among ours already
+        assign_targets_to_proposals=lambda *given: roi_heads.RoIHeads.assign_targets_to_proposals(model, *given),
+        subsample=lambda labels: roi_heads.RoIHeads.subsample(model, labels),
+        proposal_matcher=utils.Matcher(0.5, 0.5, allow_low_quality_matches=False),
+        box_similarity=ops.box_iou,
+        fg_bg_sampler=flags(assignments),
+        box_coder=utils.BoxCoder((10.0, 10.0, 5.0, 5.0)),
+    )
+    _, _, labels, regression = roi_heads.RoIHeads.select_training_samples(
+        model, list(boxes), [{**target, "labels": target["labels"] + 1} for target in targets]
+    )
+    theirs = roi_heads.fastrcnn_loss(logits, deltas.flatten(1), labels, list(regression))
+    ours = head(outputs, targets)
+    for our_term, their_term, leaves in zip(ours.values(), theirs, ([logits], [deltas]), strict=True):
+        torch.testing.assert_close(our_term, their_term, rtol=1e-9, atol=0, check_dtype=False)
+        our_gradient, their_gradient = gradients(our_term, leaves), gradients(their_term, leaves)
+        assert (our_gradient[0] != 0).any()
+        torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-8, atol=1e-15)
+
+
+def test_roi_detections(roi: Any) -> None:
+    head, outputs, _, (logits, deltas) = roi
+    model = SimpleNamespace(
+        box_coder=utils.BoxCoder((10.0, 10.0, 5.0, 5.0)), score_thresh=0.05, nms_thresh=0.5, detections_per_img=100
+    )
+    boxes, scores, labels = roi_heads.RoIHeads.postprocess_detections(
+        model, logits, deltas.flatten(1), list(outputs.regions.boxes), [(96, 90)] * 4
+    )
+    found = head.decode(outputs, [(96, 90)] * 4, nms=ops.batched_nms)
+    for ours, their_boxes, their_scores, their_labels in zip(found, boxes, scores, labels, strict=True):
+        assert len(their_scores) > 50
+        torch.testing.assert_close(ours["boxes"], their_boxes)
+        torch.testing.assert_close(ours["scores"], their_scores)
+        assert torch.equal(ours["labels"] + 1, their_labels)
 
 
 def test_detections_with_either_suppression() -> None:

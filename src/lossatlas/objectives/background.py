@@ -1,14 +1,17 @@
-"""Classifiers with a class of their own for the background: their targets and their scores."""
+"""Classifiers with a class of their own for the background: their slot, their targets and their scores."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from lossatlas.assign.assignment import Assignment
+from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
-from lossatlas.objectives.slots import IGNORE
+from lossatlas.objectives.dense import BoxObjective
+from lossatlas.objectives.slots import IGNORE, LossFunction, Regression, SoftmaxLoss
+from lossatlas.objectives.terms import NormalizerMode, PositiveNormalizer, Scale
 
 Background = Literal["first", "last"]
 """Index of the background: 0 (Caffe, torchvision), or the number of classes (detectron2, mmdetection)."""
@@ -51,3 +54,37 @@ def foreground_scores(logits: Tensor, background: Background) -> Tensor:
     (logits,) = upcast(logits)
     scores = logits.softmax(-1)
     return scores[..., 1:] if background == "first" else scores[..., :-1]
+
+
+class SoftmaxObjective(BoxObjective):
+    """Slots and normaliser of a detector whose classes exclude each other and the background."""
+
+    def __init__(
+        self,
+        *,
+        class_loss: LossFunction,
+        box_loss: LossFunction,
+        regression: Regression | None,
+        class_weight: float,
+        box_weight: float,
+        background: Background,
+        normalizer: NormalizerMode | PositiveNormalizer,
+    ) -> None:
+        super().__init__(box_loss=box_loss, regression=regression, box_weight=box_weight, normalizer=normalizer)
+        check_number("class_weight", class_weight, at_least=0)
+        check_choice("background", background, get_args(Background))
+        self.class_loss = SoftmaxLoss(class_loss)
+        self.class_weight = class_weight
+        self.background: Background = background
+
+    def class_term(self, logits: Tensor, index: Tensor, scale: Scale, weight: Tensor | None) -> Tensor:
+        """Return the weighted classification term.
+
+        Args:
+            logits: ``(*shape, C + 1)``.
+            index: ``(*shape)`` classes, `IGNORE` for what is not trained.
+            scale: what the sum is divided by.
+            weight: factors that broadcast to ``(*shape)``, None for all 1.
+        """
+        loss: Tensor = self.class_loss(logits, index, weight=weight, normalizer=scale.denominator)
+        return self.class_weight * loss

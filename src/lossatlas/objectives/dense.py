@@ -1,5 +1,6 @@
 """What the one-stage detectors share: from raw outputs at many places to terms, and to detections."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -276,35 +277,74 @@ def select_detections(
     Returns:
         For each image ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,), highest score first.
     """
-    check_number("score_threshold", score_threshold, at_least=0, at_most=1)
-    check_number("max_candidates", max_candidates, at_least=1)
-    check_number("max_detections", max_detections, at_least=1)
-    images, _, classes = scores.shape
+    images = len(scores)
     if image_sizes is not None and len(image_sizes) != images:
         raise ValueError(
             f"`image_sizes` must have one entry for each of the {images} images, but has {len(image_sizes)}"
         )
-    detections = []
-    for image, flat in enumerate(scores.flatten(1)):
-        candidates = (flat > score_threshold).nonzero().squeeze(1)
-        order = flat[candidates].sort(descending=True, stable=True).indices[:max_candidates]
-        candidates = candidates[order]
-        labels = candidates % max(classes, 1)
-        boxes = decode(image, candidates // max(classes, 1))
-        if image_sizes is not None:
-            height, width = image_sizes[image]
-            limit = boxes.new_tensor([width, height, width, height])
-            boxes = torch.minimum(boxes.clamp(min=0), limit)
-        kept, kept_scores = suppress(nms, boxes, flat[candidates], labels, iou_threshold)
-        kept = kept[:max_detections]
-        if voting is None:
-            found = boxes[kept]
-        else:
-            if variance is None:
-                raise ValueError("`voting` needs variances, but `outputs.log_variances` is None")
-            found = voting(boxes, kept, variance(image, candidates // max(classes, 1)), labels)
-        detections.append({"boxes": found, "scores": kept_scores[:max_detections], "labels": labels[kept]})
-    return detections
+
+    def of_image(image: int) -> Detections:
+        return select_of_image(
+            scores[image],
+            lambda prediction, _: decode(image, prediction),
+            None if image_sizes is None else image_sizes[image],
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_candidates=max_candidates,
+            max_detections=max_detections,
+            nms=nms,
+            variance=None if variance is None else functools.partial(variance, image),
+            voting=voting,
+        )
+
+    return [of_image(image) for image in range(images)]
+
+
+def select_of_image(
+    scores: Tensor,
+    decode: Callable[[Tensor, Tensor], Tensor],
+    image_size: tuple[int, int] | None,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    max_candidates: int,
+    max_detections: int,
+    nms: NMS | None = batched_nms,
+    variance: Callable[[Tensor], Tensor] | None = None,
+    voting: Voting | None = None,
+) -> Detections:
+    """Return the detections of one image.
+
+    The arguments are those of `select_detections`, but `scores` is ``(P, C)`` and `decode` returns the ``(K, 4)`` xyxy
+    boxes of the given predictions ``(K,)`` for the given classes ``(K,)``.
+    """
+    check_number("score_threshold", score_threshold, at_least=0, at_most=1)
+    check_number("max_candidates", max_candidates, at_least=1)
+    check_number("max_detections", max_detections, at_least=1)
+    flat = scores.flatten()
+    candidates = (flat > score_threshold).nonzero().squeeze(1)
+    order = flat[candidates].sort(descending=True, stable=True).indices[:max_candidates]
+    candidates = candidates[order]
+    classes = max(scores.shape[1], 1)
+    prediction, labels = candidates // classes, candidates % classes
+    boxes = clip(decode(prediction, labels), image_size)
+    kept, kept_scores = suppress(nms, boxes, flat[candidates], labels, iou_threshold)
+    kept = kept[:max_detections]
+    if voting is None:
+        found = boxes[kept]
+    else:
+        if variance is None:
+            raise ValueError("`voting` needs variances, but `outputs.log_variances` is None")
+        found = voting(boxes, kept, variance(prediction), labels)
+    return {"boxes": found, "scores": kept_scores[:max_detections], "labels": labels[kept]}
+
+
+def clip(boxes: Tensor, image_size: tuple[int, int] | None) -> Tensor:
+    """Return boxes ``(N, 4)`` cut to an image of this height and width; None cuts nothing."""
+    if image_size is None:
+        return boxes
+    height, width = image_size
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
 def suppress(nms: NMS | None, boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Kept:

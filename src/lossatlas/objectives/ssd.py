@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -12,15 +11,19 @@ from lossatlas.assign.assignment import ordered_objects
 from lossatlas.assign.regions import highest_iou
 from lossatlas.boxes.coders import DeltaCoder
 from lossatlas.boxes.nms import batched_nms
-from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.classification import cross_entropy
 from lossatlas.losses.regression import smooth_l1_loss
-from lossatlas.objectives.background import Background, background_index, class_indices, foreground_scores
+from lossatlas.objectives.background import (
+    Background,
+    SoftmaxObjective,
+    background_index,
+    class_indices,
+    foreground_scores,
+)
 from lossatlas.objectives.dense import (
     NMS,
     AnchorOutputs,
-    BoxObjective,
     Detections,
     Target,
     anchor_pairs,
@@ -28,7 +31,7 @@ from lossatlas.objectives.dense import (
     gather_positives,
     select_detections,
 )
-from lossatlas.objectives.slots import LossFunction, Regression, SoftmaxLoss
+from lossatlas.objectives.slots import LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
 
 HARD_NEGATIVES = HardNegativeSampler()
@@ -50,7 +53,7 @@ class SSDOutputs(AnchorOutputs):
     """
 
 
-class SSD(BoxObjective):
+class SSD(SoftmaxObjective):
     """The training objective of SSD, the MultiBox loss, without a network.
 
     Formula:
@@ -110,12 +113,15 @@ class SSD(BoxObjective):
         sampler: Callable[[Assignment, Tensor, Tensor], Assignment] | None = HARD_NEGATIVES,
         coder: DeltaCoder | None = None,
     ) -> None:
-        super().__init__(box_loss=box_loss, regression=regression, box_weight=box_weight, normalizer=normalizer)
-        check_number("class_weight", class_weight, at_least=0)
-        check_choice("background", background, get_args(Background))
-        self.class_loss = SoftmaxLoss(class_loss)
-        self.class_weight = class_weight
-        self.background: Background = background
+        super().__init__(
+            class_loss=class_loss,
+            box_loss=box_loss,
+            regression=regression,
+            class_weight=class_weight,
+            box_weight=box_weight,
+            background=background,
+            normalizer=normalizer,
+        )
         self.assigner = assigner or Bipartite()
         self.sampler = sampler
         self.coder = coder or DeltaCoder.ssd()
@@ -159,8 +165,12 @@ class SSD(BoxObjective):
         for image, sampled in enumerate(self.sample(outputs, assignments, targets)):
             index[image] = class_indices(sampled, targets[image]["labels"], outputs.class_logits, self.background)
         weight = None if scale.image_weight is None else scale.image_weight[:, None]
-        loss: Tensor = self.class_loss(outputs.class_logits, index, weight=weight, normalizer=scale.denominator)
-        return LossTerms({"class": self.class_weight * loss, "box": self.box_term(pairs, positives, scale)})
+        return LossTerms(
+            {
+                "class": self.class_term(outputs.class_logits, index, scale, weight),
+                "box": self.box_term(pairs, positives, scale),
+            }
+        )
 
     @torch.no_grad()
     def decode(

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossatlas.boxes.priors import anchor_grid, point_grid
+from lossatlas.boxes.priors import anchor_grid, point_grid, yolo_anchors
 from lossatlas.losses import sigmoid_focal_loss
 from lossatlas.objectives import (
     DETR,
     FCOS,
     RPN,
     SSD,
+    YOLOX,
     CenterNet,
     CenterNetOutputs,
     DETROutputs,
@@ -31,6 +32,19 @@ from lossatlas.objectives import (
     RoIOutputs,
     RPNOutputs,
     SSDOutputs,
+    YOLOv1,
+    YOLOv1Outputs,
+    YOLOv2,
+    YOLOv2Outputs,
+    YOLOv3,
+    YOLOv3Outputs,
+    YOLOv4,
+    YOLOv4Outputs,
+    YOLOv5,
+    YOLOv5Outputs,
+    YOLOv8,
+    YOLOv8Outputs,
+    YOLOXOutputs,
 )
 from tests.objectives.scenes import CLASSES, SIZES, STRIDES, leaf
 
@@ -68,6 +82,28 @@ def detr_outputs(raw: Leaves) -> DETROutputs:
     return DETROutputs(raw["class_logits"].transpose(0, 1), raw["boxes"].transpose(0, 1) / 4, sizes)
 
 
+def yolo_places(raw: Leaves) -> dict[str, Tensor]:
+    """Anchors of two shapes on the cells of the fine level and of one on those of the coarse one."""
+    shapes = [[(11.0, 12.0), (20.0, 16.0)], [(24.0, 30.0)]]
+    strides = torch.tensor([8.0] * 72 + [16.0] * 9, dtype=dtype_of(raw))
+    return {"anchors": yolo_anchors(SIZES, STRIDES, shapes, dtype=dtype_of(raw)), "strides": strides}
+
+
+def yolo_leaves(images: int) -> Leaves:
+    return {
+        "class_logits": leaf(images, P_YOLO, CLASSES, seed=0),
+        "objectness_logits": leaf(images, P_YOLO, seed=1),
+        "box_logits": leaf(images, P_YOLO, 4, seed=2),
+    }
+
+
+def short_distances(images: int) -> Tensor:
+    """Logits of distances of a stride or two, of objects that are there."""
+    return (leaf(images, P_POINTS, 4, 16, seed=1).detach() - 0.7 * torch.arange(16)).requires_grad_()
+
+
+IMAGE_SIZE = (48, 48)
+P_YOLO = 81
 P_POINTS = sum(height * width for height, width in SIZES)
 P_ANCHORS = 3 * P_POINTS
 
@@ -160,5 +196,39 @@ CASES = {
         lambda raw: FasterRCNNOutputs(
             rpn_outputs(raw), roi_outputs({name[4:]: one for name, one in raw.items() if name.startswith("roi_")})
         ),
+    ),
+    "yolov1": Case(
+        functools.partial(YOLOv1, grid=(3, 3)),
+        lambda images: {
+            "class_scores": leaf(images, 9, CLASSES, seed=0),
+            "confidence_logits": leaf(images, 18, seed=1),
+            "box_numbers": leaf(images, 18, 4, seed=2),
+        },
+        lambda raw: YOLOv1Outputs(raw["class_scores"], raw["confidence_logits"], raw["box_numbers"], IMAGE_SIZE),
+    ),
+    "yolov2": Case(YOLOv2, yolo_leaves, lambda raw: YOLOv2Outputs(**raw, **yolo_places(raw), image_size=IMAGE_SIZE)),
+    "yolov3": Case(YOLOv3, yolo_leaves, lambda raw: YOLOv3Outputs(**raw, **yolo_places(raw), image_size=IMAGE_SIZE)),
+    "yolov4": Case(YOLOv4, yolo_leaves, lambda raw: YOLOv4Outputs(**raw, **yolo_places(raw))),
+    "yolov5": Case(
+        functools.partial(YOLOv5, balance=(4, 1)),
+        yolo_leaves,
+        lambda raw: YOLOv5Outputs(**raw, **yolo_places(raw)),
+    ),
+    "yolox": Case(
+        functools.partial(YOLOX, l1_weight=1.0),
+        lambda images: {
+            "class_logits": leaf(images, P_POINTS, CLASSES, seed=0),
+            "objectness_logits": leaf(images, P_POINTS, seed=1),
+            "box_numbers": leaf(images, P_POINTS, 4, seed=2),
+        },
+        lambda raw: YOLOXOutputs(**raw, **points(raw)),
+    ),
+    "yolov8": Case(
+        YOLOv8,
+        lambda images: {
+            "class_logits": leaf(images, P_POINTS, CLASSES, seed=0),
+            "distributions": short_distances(images),
+        },
+        lambda raw: YOLOv8Outputs(**raw, **points(raw)),
     ),
 }

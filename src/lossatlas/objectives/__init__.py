@@ -11,12 +11,20 @@ from lossatlas.objectives.rpn import RPN, RPNOutputs
 from lossatlas.objectives.segmentation import Segmentation, SegmentationOutputs
 from lossatlas.objectives.ssd import SSD, SSDOutputs
 from lossatlas.objectives.terms import LossTerms, PositiveNormalizer
+from lossatlas.objectives.yolo_v1 import YOLOv1, YOLOv1Outputs
+from lossatlas.objectives.yolo_v2 import YOLOv2, YOLOv2Outputs
+from lossatlas.objectives.yolo_v3 import YOLOv3, YOLOv3Outputs
+from lossatlas.objectives.yolo_v4 import YOLOv4, YOLOv4Outputs
+from lossatlas.objectives.yolo_v5 import YOLOv5, YOLOv5Outputs
+from lossatlas.objectives.yolo_v8 import YOLOv8, YOLOv8Outputs
+from lossatlas.objectives.yolox import YOLOX, YOLOXOutputs
 
 __all__ = [
     "DETR",
     "FCOS",
     "RPN",
     "SSD",
+    "YOLOX",
     "CenterNet",
     "CenterNetOutputs",
     "DETROutputs",
@@ -36,4 +44,17 @@ __all__ = [
     "SSDOutputs",
     "Segmentation",
     "SegmentationOutputs",
+    "YOLOXOutputs",
+    "YOLOv1",
+    "YOLOv1Outputs",
+    "YOLOv2",
+    "YOLOv2Outputs",
+    "YOLOv3",
+    "YOLOv3Outputs",
+    "YOLOv4",
+    "YOLOv4Outputs",
+    "YOLOv5",
+    "YOLOv5Outputs",
+    "YOLOv8",
+    "YOLOv8Outputs",
 ]

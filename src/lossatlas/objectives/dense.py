@@ -125,9 +125,11 @@ class DenseObjective(BoxObjective):
         positives: Positives,
         pairs: BoxPairs,
         scale: Scale,
+        quality: Tensor | None = None,
     ) -> Tensor:
-        """Return the weighted classification term over all predictions that are not ignored."""
-        return self.class_weight * sigmoid_term(self.class_loss, logits, assignments, positives, pairs, scale)
+        """Return the weighted classification term over all predictions that are not ignored; see `sigmoid_term`."""
+        term = sigmoid_term(self.class_loss, logits, assignments, positives, pairs, scale, quality)
+        return self.class_weight * term
 
 
 def sigmoid_term(
@@ -137,21 +139,40 @@ def sigmoid_term(
     positives: Positives,
     pairs: BoxPairs,
     scale: Scale,
+    quality: Tensor | None = None,
 ) -> Tensor:
-    """Return the classification term of a logit for each class, over all predictions that are not ignored."""
-    quality: Tensor | float = 1.0
+    """Return the classification term of a logit for each class, over all predictions that are not ignored.
+
+    Args:
+        class_loss: slot of the loss.
+        logits: ``(B, P, C)``.
+        assignments: one for each image.
+        positives: their positives.
+        pairs: boxes of the positives.
+        scale: what the sum is divided by.
+        quality: ``(N,)`` what a loss of qualities gets as target of the positives; None takes the IoU of the boxes.
+    """
+    value: Tensor | float = 1.0
     if class_loss.target == "quality":
-        quality = overlap(*upcast(pairs.decoded.detach(), pairs.boxes)).iou
-    target = class_targets(logits, assignments, positives, quality)
+        value = box_quality(pairs) if quality is None else quality
+    target = class_targets(logits, assignments, positives, value)
     error = None
     if class_loss.needs_localization_error:
         error = target.new_zeros((*target.shape[:2], 1))
-        # aLRP's error of a box: GIoU loss / 2 / (1 - τ) with τ = 0.5.
-        lost = giou_loss(pairs.decoded.detach(), pairs.boxes, reduction="none")
-        error[positives.image, positives.prediction, 0] = lost.to(error.dtype)
+        error[positives.image, positives.prediction, 0] = localization_error(pairs).to(error.dtype)
     weight = None if scale.image_weight is None else scale.image_weight[:, None, None]
     loss: Tensor = class_loss(logits, target, weight=weight, normalizer=scale.denominator, localization_error=error)
     return loss
+
+
+def box_quality(pairs: BoxPairs) -> Tensor:
+    """Return the ``(N,)`` IoU of the decoded boxes with their objects, outside the graph."""
+    return overlap(*upcast(pairs.decoded.detach(), pairs.boxes)).iou
+
+
+def localization_error(pairs: BoxPairs) -> Tensor:
+    """Return the ``(N,)`` error of the decoded boxes that aLRP takes: GIoU loss / 2 / (1 - τ) with τ = 0.5."""
+    return giou_loss(pairs.decoded.detach(), pairs.boxes, reduction="none")
 
 
 def check_predictions(name: str, tensor: Tensor, shape: tuple[int | None, ...], meaning: str) -> None:

@@ -215,7 +215,7 @@ class SigmoidLoss(Slot):
         """
         options: dict[str, Any] = {"reduction": "mean", "ignore_index": IGNORE}
         if self.kind in PROBABILITY_KINDS:
-            logits = upcast(logits)[0].sigmoid()
+            logits = self.probabilities(logits)
         if self.kind == "elementwise":
             valid = target != IGNORE
             weight = None if weight is None else weight.expand_as(target)[valid]
@@ -226,6 +226,10 @@ class SigmoidLoss(Slot):
         if self.needs_localization_error:
             options["localization_error"] = localization_error
         return _value(self.loss(logits, target, **options))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities that the logits stand for."""
+        return upcast(logits)[0].sigmoid()
 
 
 class HeatmapLoss(SigmoidLoss):

@@ -11,20 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lossatlas.boxes.coders import DistributionCoder
 from lossatlas.boxes.priors import anchor_grid, point_grid, yolo_anchors
 from lossatlas.losses import sigmoid_focal_loss
 from lossatlas.objectives import (
+    ATSS,
     DETR,
     FCOS,
+    GFL,
     RPN,
     SSD,
     YOLOX,
+    ATSSOutputs,
     CenterNet,
     CenterNetOutputs,
     DETROutputs,
     FasterRCNN,
     FasterRCNNOutputs,
     FCOSOutputs,
+    GFLOutputs,
     Regions,
     RetinaNet,
     RetinaNetOutputs,
@@ -32,6 +37,8 @@ from lossatlas.objectives import (
     RoIOutputs,
     RPNOutputs,
     SSDOutputs,
+    VarifocalNet,
+    VarifocalNetOutputs,
     YOLOv1,
     YOLOv1Outputs,
     YOLOv2,
@@ -230,5 +237,31 @@ CASES = {
             "distributions": short_distances(images),
         },
         lambda raw: YOLOv8Outputs(**raw, **points(raw)),
+    ),
+    "atss": Case(
+        ATSS,
+        lambda images: {
+            "class_logits": leaf(images, P_ANCHORS, CLASSES, seed=0),
+            "deltas": leaf(images, P_ANCHORS, 4, seed=1),
+            "centerness": leaf(images, P_ANCHORS, seed=2),
+        },
+        lambda raw: ATSSOutputs(**raw, anchors=anchors(raw), level_sizes=[3 * 36, 3 * 9]),
+    ),
+    "gfl": Case(
+        functools.partial(GFL, anchor_scale=3.0, coder=DistributionCoder(reg_max=5)),
+        lambda images: {
+            "class_logits": leaf(images, P_POINTS, CLASSES, seed=0),
+            "distributions": leaf(images, P_POINTS, 4, 6, seed=1),
+        },
+        lambda raw: GFLOutputs(**raw, **points(raw)),
+    ),
+    "varifocalnet": Case(
+        functools.partial(VarifocalNet, anchor_scale=3.0),
+        lambda images: {
+            "class_logits": leaf(images, P_POINTS, CLASSES, seed=0),
+            "distances": leaf(images, P_POINTS, 4, seed=1, positive=True),
+            "refined_distances": leaf(images, P_POINTS, 4, seed=2, positive=True),
+        },
+        lambda raw: VarifocalNetOutputs(**raw, **points(raw)),
     ),
 }

@@ -9,7 +9,7 @@ import torch
 from lossatlas.boxes.coders import PointDistanceCoder
 from lossatlas.losses import giou_loss, l1_loss
 from lossatlas.objectives import FCOS, FCOSOutputs
-from lossatlas.objectives.fcos import centerness_target
+from lossatlas.objectives.centerness import centerness_target
 from tests.objectives.scenes import EMPTY, TARGETS, fcos_outputs, gradient
 from tests.objectives.test_retinanet import focal
 

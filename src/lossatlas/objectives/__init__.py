@@ -1,9 +1,11 @@
 """Training objectives: raw network outputs and ground truth to named loss terms, without a network inside."""
 
+from lossatlas.objectives.atss import ATSS, ATSSOutputs
 from lossatlas.objectives.centernet import CenterNet, CenterNetOutputs
 from lossatlas.objectives.detr import DETR, DETROutputs
 from lossatlas.objectives.faster_rcnn import FasterRCNN, FasterRCNNOutputs
 from lossatlas.objectives.fcos import FCOS, FCOSOutputs
+from lossatlas.objectives.gfl import GFL, GFLOutputs
 from lossatlas.objectives.heatmap import Heatmap, HeatmapOutputs
 from lossatlas.objectives.retinanet import RetinaNet, RetinaNetOutputs
 from lossatlas.objectives.roi_head import Regions, RoIHead, RoIOutputs
@@ -11,6 +13,7 @@ from lossatlas.objectives.rpn import RPN, RPNOutputs
 from lossatlas.objectives.segmentation import Segmentation, SegmentationOutputs
 from lossatlas.objectives.ssd import SSD, SSDOutputs
 from lossatlas.objectives.terms import LossTerms, PositiveNormalizer
+from lossatlas.objectives.varifocalnet import VarifocalNet, VarifocalNetOutputs
 from lossatlas.objectives.yolo_v1 import YOLOv1, YOLOv1Outputs
 from lossatlas.objectives.yolo_v2 import YOLOv2, YOLOv2Outputs
 from lossatlas.objectives.yolo_v3 import YOLOv3, YOLOv3Outputs
@@ -20,17 +23,21 @@ from lossatlas.objectives.yolo_v8 import YOLOv8, YOLOv8Outputs
 from lossatlas.objectives.yolox import YOLOX, YOLOXOutputs
 
 __all__ = [
+    "ATSS",
     "DETR",
     "FCOS",
+    "GFL",
     "RPN",
     "SSD",
     "YOLOX",
+    "ATSSOutputs",
     "CenterNet",
     "CenterNetOutputs",
     "DETROutputs",
     "FCOSOutputs",
     "FasterRCNN",
     "FasterRCNNOutputs",
+    "GFLOutputs",
     "Heatmap",
     "HeatmapOutputs",
     "LossTerms",
@@ -44,6 +51,8 @@ __all__ = [
     "SSDOutputs",
     "Segmentation",
     "SegmentationOutputs",
+    "VarifocalNet",
+    "VarifocalNetOutputs",
     "YOLOXOutputs",
     "YOLOv1",
     "YOLOv1Outputs",

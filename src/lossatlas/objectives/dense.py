@@ -50,6 +50,10 @@ class Positives(NamedTuple):
     counts: Tensor
     """``(B,)`` positives of each image, floating point."""
 
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the ``(B,)`` sums over each image of what belongs to the positives, ``(N,)``."""
+        return values.new_zeros(len(self.counts)).index_add(0, self.image, values)
+
 
 @dataclass(frozen=True, eq=False)
 class AnchorOutputs:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -10,17 +9,14 @@ from torch import Tensor
 
 from lossatlas.assign import Assignment, FCOSPoints
 from lossatlas.boxes.coders import PointDistanceCoder
-from lossatlas.boxes.geometry import safe_divide
 from lossatlas.boxes.nms import batched_nms
 from lossatlas.boxes.voting import decoded_variance
-from lossatlas.checks import check_boxes, check_choice, check_floating, check_number
-from lossatlas.dtypes import upcast
+from lossatlas.checks import check_floating
 from lossatlas.losses.boxes import iou_loss
-from lossatlas.losses.classification import binary_cross_entropy_with_logits
 from lossatlas.losses.focal import sigmoid_focal_loss
+from lossatlas.objectives.centerness import BoxWeighting, CenternessObjective, centered_scores, centerness_target
 from lossatlas.objectives.dense import (
     NMS,
-    DenseObjective,
     Detections,
     Target,
     Voting,
@@ -33,11 +29,6 @@ from lossatlas.objectives.dense import (
 )
 from lossatlas.objectives.slots import BoxPairs, ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
-from lossatlas.typing import Boxes, PerBox
-
-BoxWeighting = Literal["centerness", "none"]
-
-_LEAST_CENTERNESS = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,32 +67,7 @@ class FCOSOutputs:
         check_variances(self.log_variances, self.distances)
 
 
-def centerness_target(distances: Boxes) -> PerBox:
-    """Return how central points lie in their boxes.
-
-    Formula:
-        √(min(l, r) / max(l, r) · min(t, b) / max(t, b))
-
-    Args:
-        distances: ``(*batch, 4)`` left, top, right, bottom, in any unit.
-
-    Returns:
-        ``(*batch)`` from 0 at an edge, or outside, to 1 at the centre.
-
-    Example:
-        >>> centerness_target(torch.tensor([[1.0, 2.0, 4.0, 2.0]]))
-        tensor([0.5000])
-
-    Reference:
-        Tian et al., "FCOS", 2019, arXiv 1904.01355, equation 3.
-    """
-    check_boxes("distances", distances)
-    (distances,) = upcast(distances.clamp(min=0))
-    before, after = distances.split(2, dim=-1)
-    return safe_divide(torch.minimum(before, after), torch.maximum(before, after)).prod(-1).sqrt()
-
-
-class FCOS(DenseObjective):
+class FCOS(CenternessObjective):
     """The training objective of FCOS, without a network.
 
     Formula:
@@ -175,12 +141,9 @@ class FCOS(DenseObjective):
             class_weight=class_weight,
             box_weight=box_weight,
             normalizer=normalizer,
+            centerness_weight=centerness_weight,
+            box_weighting=box_weighting,
         )
-        check_number("centerness_weight", centerness_weight, at_least=0)
-        check_choice("box_weighting", box_weighting, get_args(BoxWeighting))
-        self.centerness_weight = centerness_weight
-        self.box_weighting = box_weighting
-        self.box_normalizer = self.normalizer.with_floor(_LEAST_CENTERNESS)
         self.assigner = assigner or FCOSPoints()
         self.coder = coder or PointDistanceCoder()
 
@@ -208,27 +171,8 @@ class FCOS(DenseObjective):
         encoded_boxes = self.coder.encode(positives.boxes, *place)
         pairs = BoxPairs(self.coder.decode(distances, *place), positives.boxes, distances, encoded_boxes)
         pairs = add_variances(pairs, outputs.log_variances, positives)
-        scale = self.normalizer(positives.counts)
-        centerness = centerness_target(encoded_boxes)
-        if self.box_weighting == "centerness":
-            sums = centerness.new_zeros(len(targets)).index_add(0, positives.image, centerness)
-            box_scale = self.box_normalizer(sums)
-            box = self.box_term(pairs, positives, box_scale, centerness)
-        else:
-            box = self.box_term(pairs, positives, scale)
-        centerness_loss = binary_cross_entropy_with_logits(
-            outputs.centerness[positives.image, positives.prediction],
-            centerness,
-            weight=scale.weight_of(positives.image),
-            normalizer=scale.denominator,
-        )
-        return LossTerms(
-            {
-                "class": self.class_term(outputs.class_logits, assignments, positives, pairs, scale),
-                "box": box,
-                "centerness": self.centerness_weight * centerness_loss,
-            }
-        )
+        target = centerness_target(encoded_boxes)
+        return self.centered_terms(outputs.class_logits, outputs.centerness, assignments, positives, pairs, target)
 
     @torch.no_grad()
     def decode(
@@ -275,9 +219,8 @@ class FCOS(DenseObjective):
             log_variance = outputs.log_variances[image, prediction]
             return decoded_variance(at(prediction), outputs.distances[image, prediction], log_variance)
 
-        logits, centerness = upcast(outputs.class_logits, outputs.centerness)
         return select_detections(
-            (logits.sigmoid() * centerness.sigmoid()[..., None]).sqrt(),
+            centered_scores(outputs.class_logits, outputs.centerness),
             boxes_of,
             image_sizes,
             score_threshold=score_threshold,

@@ -12,6 +12,9 @@ from lossatlas.checks import check_choice, check_number
 
 NormalizerMode = Literal["batch", "image", "all_reduce", "moving_average"]
 
+LEAST_WEIGHT = 1e-6
+"""Floor of a sum of weights that a term is divided by: without positives it is 0."""
+
 
 class LossTerms(Mapping[str, Tensor]):
     """The terms of an objective by name: scalars that already carry their weights.

@@ -4,8 +4,9 @@ To add one, write its network in a file of its own below ``networks`` and an ent
 of an objective.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,10 +16,24 @@ from lossatlas.lab.errors import ArgumentError, unknown
 from lossatlas.lab.facts import Facts
 from lossatlas.lab.learner import DetectionLearner, Learner
 from lossatlas.lab.networks.anchors import AnchorDetector
-from lossatlas.lab.networks.backbone import COARSEST_STRIDE
+from lossatlas.lab.networks.backbone import COARSEST_STRIDE, STRIDES
 from lossatlas.lab.networks.points import PointDetector
-from lossatlas.lab.slots import BOX, SIGMOID, Slot
-from lossatlas.objectives import FCOS, RetinaNet
+from lossatlas.lab.networks.yolo import YOLOAnchorDetector, YOLOv8Detector, YOLOXDetector
+from lossatlas.lab.slots import BINS, BOX, OBJECTNESS, SIGMOID, SOFTMAX, Slot
+from lossatlas.objectives import (
+    FCOS,
+    YOLOX,
+    RetinaNet,
+    YOLOv2,
+    YOLOv2Outputs,
+    YOLOv3,
+    YOLOv3Outputs,
+    YOLOv4,
+    YOLOv4Outputs,
+    YOLOv5,
+    YOLOv5Outputs,
+    YOLOv8,
+)
 
 
 @dataclass(frozen=True)
@@ -62,11 +77,60 @@ class ObjectiveSpec:
         return self.objective(**filled, **(self.settings(facts) if self.settings else {}))
 
 
+def _yolov5_gains(facts: Facts) -> Mapping[str, float]:
+    return YOLOv5.gains(facts.num_classes, facts.image_size, len(STRIDES))
+
+
 _DENSE = {"box": BOX, "cls": SIGMOID}
+_YOLO = {**_DENSE, "obj": OBJECTNESS}
 
 _SPECS = (
     ObjectiveSpec("fcos", "detection", "points and centerness", PointDetector, FCOS, _DENSE),
     ObjectiveSpec("retinanet", "detection", "anchors by IoU", AnchorDetector, RetinaNet, _DENSE),
+    ObjectiveSpec(
+        "yolov2",
+        "detection",
+        "the anchor of the best shape, an objectness that is its IoU, classes by softmax",
+        functools.partial(YOLOAnchorDetector, outputs=YOLOv2Outputs),
+        YOLOv2,
+        {**_YOLO, "cls": replace(SOFTMAX, extra_classes=0)},
+    ),
+    ObjectiveSpec(
+        "yolov3",
+        "detection",
+        "the anchor of the best shape, logistic objectness and classes",
+        functools.partial(YOLOAnchorDetector, outputs=YOLOv3Outputs),
+        YOLOv3,
+        _YOLO,
+    ),
+    ObjectiveSpec(
+        "yolov4",
+        "detection",
+        "every anchor of a similar shape, complete IoU",
+        functools.partial(YOLOAnchorDetector, outputs=YOLOv4Outputs),
+        YOLOv4,
+        _YOLO,
+    ),
+    ObjectiveSpec(
+        "yolov5",
+        "detection",
+        "every anchor of similar sides on three cells, an objectness that is the box's complete IoU",
+        functools.partial(YOLOAnchorDetector, outputs=YOLOv5Outputs),
+        YOLOv5,
+        _YOLO,
+        settings=_yolov5_gains,
+    ),
+    ObjectiveSpec(
+        "yolox", "detection", "points by SimOTA, class scores that are the box's IoU", YOLOXDetector, YOLOX, _YOLO
+    ),
+    ObjectiveSpec(
+        "yolov8",
+        "detection",
+        "points by task alignment, boxes as distributions",
+        YOLOv8Detector,
+        YOLOv8,
+        {**_DENSE, "distribution": BINS},
+    ),
 )
 
 OBJECTIVES: Mapping[str, ObjectiveSpec] = {spec.name: spec for spec in _SPECS}

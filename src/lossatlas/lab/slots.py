@@ -37,12 +37,18 @@ class Slot:
         try_out: calls a loss as the objective does, on a few numbers with `TRIAL_CLASSES` classes; a loss or an option
             that does not fit raises `ValueError` or `TypeError`.
         extra_classes: classes beside those of the data that the loss sees, such as the background of a softmax.
+        classes: how many classes the loss sees whatever the data; None is those of the data and `extra_classes`.
     """
 
     argument: str
     kinds: frozenset[str]
     try_out: Callable[[Loss], object]
     extra_classes: int = 0
+    classes: int | None = None
+
+    def count_classes(self, num_classes: int) -> int:
+        """Return how many classes the loss sees if the data have so many."""
+        return num_classes + self.extra_classes if self.classes is None else self.classes
 
 
 def _try_boxes(loss: Loss) -> object:
@@ -79,6 +85,7 @@ def _try_masks(loss: Loss) -> object:
 BOX = Slot("box_loss", BOX_KINDS, _try_boxes)
 SIGMOID = Slot("class_loss", SIGMOID_KINDS, _try_logits(SigmoidLoss))
 HEATMAP = Slot("class_loss", HEATMAP_KINDS, _try_logits(HeatmapLoss))
+OBJECTNESS = Slot("objectness_loss", SIGMOID_KINDS, _try_logits(SigmoidLoss), classes=1)
 SOFTMAX = Slot("class_loss", SOFTMAX_KINDS, _try_softmax, extra_classes=1)
 BINS = Slot("distribution_loss", BIN_KINDS, _try_bins)
 MASKS = Slot("loss", SEGMENTATION_KINDS, _try_masks)

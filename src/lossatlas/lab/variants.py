@@ -116,7 +116,7 @@ def resolve_loss(text: str, slot: str, objective: str, num_classes: int) -> Call
     specs = parse_losses(text, slot, objective)
     if len(specs) != 1:
         raise ArgumentError(f"slot {slot} takes one loss, but got {text!r}")
-    return specs[0].build(num_classes + _slot(slot, objective).extra_classes)
+    return specs[0].build(_slot(slot, objective).count_classes(num_classes))
 
 
 def slot_losses(slot: str, objective: str) -> dict[str, LossEntry]:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import Generic, Literal, Protocol, TypeAlias, TypedDict, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -160,6 +160,23 @@ class DetectionDecoder(Generic[AnyOutputs]):
             max_detections=max_detections,
             nms=nms,
         )
+
+
+class YOLOOptions(TypedDict):
+    """Keyword arguments that all objectives of the family share."""
+
+    class_loss: LossFunction
+    box_loss: LossFunction
+    objectness_loss: LossFunction
+    class_weight: float
+    box_weight: float
+    objectness_weight: float
+    no_object_weight: float
+    class_target: ClassTarget | None
+    objectness_target: ObjectnessTarget
+    regression: Regression | None
+    normalizer: NormalizerMode | PositiveNormalizer
+    normalize_by: NormalizeBy
 
 
 class YOLOObjective(BoxObjective):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -14,16 +14,9 @@ from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.classification import binary_cross_entropy_with_logits
 from lossatlas.objectives.dense import Positives, Target, check_targets
-from lossatlas.objectives.slots import BoxPairs, ClassTarget, LossFunction, Regression
-from lossatlas.objectives.terms import NormalizerMode, PositiveNormalizer, Scale
-from lossatlas.objectives.yolo import (
-    AnchorCoder,
-    AnchorObjective,
-    Assigner,
-    NormalizeBy,
-    ObjectnessTarget,
-    YOLOAnchorOutputs,
-)
+from lossatlas.objectives.slots import BoxPairs
+from lossatlas.objectives.terms import Scale
+from lossatlas.objectives.yolo import AnchorCoder, AnchorObjective, Assigner, YOLOAnchorOutputs, YOLOOptions
 
 Center = Literal["cross_entropy", "sigmoid", "logit"]
 SizeWeighting = Literal["size", "none"]
@@ -68,37 +61,13 @@ class DarknetObjective(AnchorObjective[AnyOutputs]):
     def __init__(
         self,
         *,
-        class_loss: LossFunction,
-        box_loss: LossFunction,
-        objectness_loss: LossFunction,
-        class_weight: float,
-        box_weight: float,
-        objectness_weight: float,
-        no_object_weight: float,
         center: Center,
         box_weighting: SizeWeighting,
-        class_target: ClassTarget | None,
-        objectness_target: ObjectnessTarget,
-        regression: Regression | None,
-        normalizer: NormalizerMode | PositiveNormalizer,
-        normalize_by: NormalizeBy,
         assigner: Assigner,
         coder: AnchorCoder | None,
+        **options: Unpack[YOLOOptions],
     ) -> None:
-        super().__init__(
-            class_loss=class_loss,
-            box_loss=box_loss,
-            objectness_loss=objectness_loss,
-            class_weight=class_weight,
-            box_weight=box_weight,
-            objectness_weight=objectness_weight,
-            no_object_weight=no_object_weight,
-            class_target=class_target,
-            objectness_target=objectness_target,
-            regression=regression,
-            normalizer=normalizer,
-            normalize_by=normalize_by,
-        )
+        super().__init__(**options)
         check_choice("center", center, get_args(Center))
         check_choice("box_weighting", box_weighting, get_args(SizeWeighting))
         self.center = center

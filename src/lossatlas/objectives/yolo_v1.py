@@ -100,11 +100,11 @@ class YOLOv1(YOLOObjective, DetectionDecoder[YOLOv1Outputs]):
         {'box': 0.625, 'objectness': 0.0204, 'class': 1.0}
 
     Note:
-        Assignment, encoded targets and the IoU as target are outside the graph. A cell answers for one object; the
-        paper's and darknet's is any, here it is the smallest. An image without objects trains the confidences; a batch
-        without positives has box and class terms of 0, and every output still gets a (zero) gradient. The paper
-        predicts w and h and takes their roots in the loss; here, as in the authors' code, the network predicts the
-        roots. The paper's sum is that of one image.
+        Assignment, encoded targets and the IoU as target are outside the graph. A cell answers for one object, the
+        smallest of those whose centre it holds; the paper does not say which. An image without objects trains the
+        confidences; a batch without positives has box and class terms of 0, and every output still gets a (zero)
+        gradient. The paper predicts w and h and takes their roots in the loss; here, as in the authors' code, the
+        network predicts the roots. The paper's sum is that of one image.
 
     Reference:
         Redmon et al., "You Only Look Once", 2015, arXiv 1506.02640, equation 3.

@@ -79,7 +79,7 @@ class YOLOv5(AnchorObjective[YOLOv5Outputs]):
         term, and every output still gets a (zero) gradient.
 
     Reference:
-        There is no paper; the formula is that of YOLOv5's loss, release 6.0 and later (2021).
+        There is no paper; the formula is that of YOLOv5's loss (Jocher et al., 2020 and later).
     """
 
     def __init__(

@@ -18,6 +18,7 @@ LAB_LIBRARIES = frozenset(
         "sklearn",
         "torchvision",
         "typer",
+        "yaml",
     }
 )
 

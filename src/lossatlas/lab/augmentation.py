@@ -223,3 +223,23 @@ def move_boxes(target: Mapping[str, Tensor], motion: Motion) -> dict[str, Tensor
 def _mirror(boxes: Tensor, width: int) -> Tensor:
     left, top, right, bottom = boxes.unbind(1)
     return torch.stack((width - right, top, width - left, bottom), dim=1)
+
+
+def move_mask(mask: Tensor, motion: Motion, fill: int) -> Tensor:
+    """Return the class of every pixel of a frame: that of the nearest pixel of the picture.
+
+    Args:
+        mask: (H, W) of the picture.
+        motion: what was done to the picture.
+        fill: class of what lies outside the picture.
+
+    Example:
+        >>> mask = torch.tensor([[0, 1], [2, 3]])
+        >>> move_mask(mask, Motion((2, 2), Window(2, 2, 0, 1), (2, 2), mirrored=False), fill=-1)
+        tensor([[-1,  0],
+                [-1,  2]])
+    """
+    window = motion.window
+    moved = F.interpolate(mask[None, None].double(), size=(window.height, window.width), mode="nearest-exact")[0]
+    moved = paste(moved.to(mask.dtype), window, motion.after, fill)[0]
+    return moved.flip(-1) if motion.mirrored else moved

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lossatlas.lab.data.segmentation import VOID
 
 MAX_DETECTIONS = 100
 """Detections of an image that are kept, highest score first."""
@@ -67,3 +70,27 @@ class DetectionLearner(Learner):
             network(images), sizes, max_detections=MAX_DETECTIONS, nms=batched_nms
         )
         return found
+
+
+class SegmentationLearner(Learner):
+    """The learner of a network that says of every pixel which class it belongs to."""
+
+    def forward(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the terms of the loss; what was added to an image to fill the batch is void.
+
+        Args:
+            images: (B, 3, H, W); smaller ones lie in the upper left corner.
+            targets: one dict for each image, with ``mask`` (h, w) in pixels of the image.
+        """
+        height, width = images.shape[2:]
+        masks = [
+            F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0]), value=VOID)
+            for mask in (target["mask"] for target in targets)
+        ]
+        return super().forward(images, [{"mask": mask.long()} for mask in masks])
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Return ``logits`` (C, h, w) of each image."""
+        found = network(images).logits
+        return [{"logits": logits[:, :height, :width]} for logits, (height, width) in zip(found, sizes, strict=True)]

@@ -12,18 +12,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from lossatlas.lab.data.segmentation import VOID
 from lossatlas.lab.errors import ArgumentError, unknown
 from lossatlas.lab.facts import Facts
-from lossatlas.lab.learner import DetectionLearner, Learner
+from lossatlas.lab.learner import DetectionLearner, Learner, SegmentationLearner
 from lossatlas.lab.networks.anchors import AnchorDetector
 from lossatlas.lab.networks.backbone import COARSEST_STRIDE, STRIDES
 from lossatlas.lab.networks.points import PointDetector
+from lossatlas.lab.networks.unet import COARSEST_STRIDE as UNET_STRIDE
+from lossatlas.lab.networks.unet import UNet
 from lossatlas.lab.networks.yolo import YOLOAnchorDetector, YOLOv8Detector, YOLOXDetector
-from lossatlas.lab.slots import BINS, BOX, OBJECTNESS, SIGMOID, SOFTMAX, Slot
+from lossatlas.lab.slots import BINS, BOX, MASKS, OBJECTNESS, SIGMOID, SOFTMAX, Slot
 from lossatlas.objectives import (
     FCOS,
     YOLOX,
     RetinaNet,
+    Segmentation,
     YOLOv2,
     YOLOv2Outputs,
     YOLOv3,
@@ -82,6 +86,7 @@ def _yolov5_gains(facts: Facts) -> Mapping[str, float]:
 
 
 _DENSE = {"box": BOX, "cls": SIGMOID}
+_PIXELS = {"loss": MASKS}
 _YOLO = {**_DENSE, "obj": OBJECTNESS}
 
 _SPECS = (
@@ -130,6 +135,26 @@ _SPECS = (
         YOLOv8Detector,
         YOLOv8,
         {**_DENSE, "distribution": BINS},
+    ),
+    ObjectiveSpec(
+        "segmentation",
+        "segmentation",
+        "a class for every pixel",
+        UNet,
+        functools.partial(Segmentation, ignore_index=VOID),
+        _PIXELS,
+        learner=SegmentationLearner,
+        multiple=UNET_STRIDE,
+    ),
+    ObjectiveSpec(
+        "deep_segmentation",
+        "segmentation",
+        "a class for every pixel, with deep supervision at strides 2 and 4",
+        functools.partial(UNet, auxiliary_strides=(2, 4)),
+        functools.partial(Segmentation, ignore_index=VOID, auxiliary_weights=(0.5, 0.25)),
+        _PIXELS,
+        learner=SegmentationLearner,
+        multiple=UNET_STRIDE,
     ),
 )
 

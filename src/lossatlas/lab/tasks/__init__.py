@@ -6,11 +6,12 @@ from typing import Any
 from lossatlas.lab.errors import ArgumentError, unknown
 from lossatlas.lab.registry import OBJECTIVES, find_objective
 from lossatlas.lab.tasks.detection import Detection
+from lossatlas.lab.tasks.segmentation import SemanticSegmentation
 from lossatlas.lab.tasks.task import Predictions, Task
 
 __all__ = ["DEFAULT_TASK", "TASKS", "Predictions", "Task", "choose_objective", "default_recipe", "task_of"]
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (Detection(),)}
+TASKS: Mapping[str, Task] = {task.name: task for task in (Detection(), SemanticSegmentation())}
 """Every task by its name."""
 
 DEFAULT_TASK = "detection"

@@ -49,13 +49,15 @@ def test_places_are_in_the_order_of_the_priors(name: str) -> None:
     with torch.no_grad():
         outputs = network(images())
         levels = network.pyramid(images())
-    values = {"yolox": "box_numbers", "yolov8": "distributions"}.get(name, "box_logits")
-    found = getattr(outputs, values).flatten(2)
+    if name == "yolov8":
+        found = outputs.distributions.flatten(2)
+    else:
+        boxes = outputs.box_numbers if name == "yolox" else outputs.box_logits
+        found = torch.cat((boxes, outputs.objectness_logits[..., None]), dim=2)
     numbers = found.shape[2]
     place = 0
     for index, (level, stride) in enumerate(zip(levels, STRIDES, strict=True)):
         classes, boxes = network.classes(level)[1], network.boxes(level)[1]
-        objectness = network.objectness(level)[1] if name != "yolov8" else None
         for row in range(64 // stride):
             for column in range(96 // stride):
                 for anchor in range(len(classes) // 3):
@@ -64,8 +66,6 @@ def test_places_are_in_the_order_of_the_priors(name: str) -> None:
                     assert torch.equal(
                         outputs.class_logits[1, place], classes[3 * anchor : 3 * anchor + 3, row, column]
                     )
-                    if objectness is not None:
-                        assert outputs.objectness_logits[1, place] == objectness[anchor, row, column]
                     center = torch.tensor([(column + 0.5) * stride, (row + 0.5) * stride])
                     assert outputs.strides[place] == stride
                     if hasattr(outputs, "anchors"):
@@ -82,7 +82,8 @@ def test_places_are_in_the_order_of_the_priors(name: str) -> None:
 def test_objects_start_out_rare(name: str) -> None:
     outputs: Any = build_network(name, Facts(4), seed=1)(images())
     logits = outputs.class_logits if name == "yolov8" else outputs.objectness_logits
-    assert logits.sigmoid().mean().item() == pytest.approx(PRIOR, rel=0.1)
+    probability = logits.sigmoid()
+    assert PRIOR / 3 < probability.min() <= probability.max() < PRIOR * 3
     if name in ("yolov2", "yolov3"):
         assert outputs.image_size == (64, 96)
     if name == "yolov8":

@@ -48,6 +48,15 @@ def anchor_shapes(facts: Facts) -> Shapes:
     return [[(w, h) for w, h in level] for level in sizes.view(len(STRIDES), ANCHORS, 2).tolist()]
 
 
+def _box_head(anchors: int) -> Head:
+    """Return a head of box and objectness for each anchor of a cell; objects are rare at first."""
+    head = Head(anchors * 5)
+    assert head.last.bias is not None
+    with torch.no_grad():
+        head.last.bias.view(anchors, 5)[:, 4] = prior_probability_bias(PRIOR)
+    return head
+
+
 class YOLOAnchorDetector(nn.Module):
     """A network for `lossatlas.objectives.YOLOv2` to `YOLOv5`: class, objectness and box at every anchor of every cell.
 
@@ -63,8 +72,7 @@ class YOLOAnchorDetector(nn.Module):
         self.shapes = anchor_shapes(facts)
         self.pyramid = Pyramid()
         self.classes = Head(ANCHORS * facts.num_classes)
-        self.objectness = Head(ANCHORS, prior_probability_bias(PRIOR))
-        self.boxes = Head(ANCHORS * 4)
+        self.boxes = _box_head(ANCHORS)
 
     def forward(self, images: Tensor) -> YOLOAnchorOutputs:
         """Return what the objective takes.
@@ -82,13 +90,14 @@ class YOLOAnchorDetector(nn.Module):
             for size, stride, shapes in zip(level_sizes(levels), STRIDES, self.shapes, strict=True)
         ]
         strides = [boxes.new_full((len(boxes),), stride) for boxes, stride in zip(anchors, STRIDES, strict=True)]
+        boxes = flatten_levels([self.boxes(level) for level in levels], 5)
         size: dict[str, Any] = {}
         if issubclass(self.outputs, DarknetOutputs):
             size["image_size"] = (images.shape[2], images.shape[3])
         return self.outputs(
             class_logits=flatten_levels([self.classes(level) for level in levels], self.num_classes),
-            objectness_logits=flatten_levels([self.objectness(level) for level in levels], 1)[..., 0],
-            box_logits=flatten_levels([self.boxes(level) for level in levels], 4),
+            objectness_logits=boxes[..., 4],
+            box_logits=boxes[..., :4],
             anchors=torch.cat(anchors),
             strides=torch.cat(strides),
             **size,
@@ -107,8 +116,7 @@ class YOLOXDetector(nn.Module):
         self.num_classes = facts.num_classes
         self.pyramid = Pyramid()
         self.classes = Head(facts.num_classes, prior_probability_bias(PRIOR))
-        self.objectness = Head(1, prior_probability_bias(PRIOR))
-        self.boxes = Head(4)
+        self.boxes = _box_head(1)
 
     def forward(self, images: Tensor) -> YOLOXOutputs:
         """Return what the objective takes.
@@ -121,11 +129,12 @@ class YOLOXDetector(nn.Module):
         """
         check_images(images)
         levels = self.pyramid(images)
+        boxes = flatten_levels([self.boxes(level) for level in levels], 5)
         points, strides = point_grid(level_sizes(levels), STRIDES, device=images.device)
         return YOLOXOutputs(
             class_logits=flatten_levels([self.classes(level) for level in levels], self.num_classes),
-            objectness_logits=flatten_levels([self.objectness(level) for level in levels], 1)[..., 0],
-            box_numbers=flatten_levels([self.boxes(level) for level in levels], 4),
+            objectness_logits=boxes[..., 4],
+            box_numbers=boxes[..., :4],
             points=points,
             strides=strides,
         )

@@ -218,5 +218,5 @@ class YOLOv5(AnchorObjective[YOLOv5Outputs]):
 def _select(positives: Positives, mask: Tensor) -> Positives:
     """Return some of the positives and how many there are in each image."""
     image = positives.image[mask]
-    counts = torch.zeros_like(positives.counts).index_add(0, image, torch.ones_like(image).to(positives.counts.dtype))
+    counts = positives.sums(mask.to(positives.counts.dtype))
     return Positives(image, positives.prediction[mask], positives.boxes[mask], positives.labels[mask], counts)

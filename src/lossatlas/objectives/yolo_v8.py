@@ -15,6 +15,7 @@ from lossatlas.losses.boxes import ciou_loss
 from lossatlas.losses.classification import binary_cross_entropy_with_logits
 from lossatlas.losses.quality import distribution_focal_loss
 from lossatlas.objectives.dense import DenseObjective, Target, check_predictions, check_targets, gather_positives
+from lossatlas.objectives.point_squares import check_points_of
 from lossatlas.objectives.slots import BinLoss, BoxPairs, ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
 from lossatlas.objectives.yolo import DetectionDecoder, gather_quality
@@ -41,13 +42,12 @@ class YOLOv8Outputs:
     strides: Float[Tensor, " p"]
 
     def __post_init__(self) -> None:
-        for name in ("class_logits", "distributions", "points", "strides"):
+        for name in ("class_logits", "distributions"):
             check_floating(name, getattr(self, name))
         check_predictions("class_logits", self.class_logits, (None, None, None), "B P C")
         images, predictions, _ = self.class_logits.shape
         check_predictions("distributions", self.distributions, (images, predictions, 4, None), "B P 4 R")
-        check_predictions("points", self.points, (predictions, 2), "P 2")
-        check_predictions("strides", self.strides, (predictions,), "P")
+        check_points_of(self.points, self.strides, predictions)
 
 
 class YOLOv8(DetectionDecoder[YOLOv8Outputs], DenseObjective):
@@ -157,7 +157,7 @@ class YOLOv8(DetectionDecoder[YOLOv8Outputs], DenseObjective):
         place = (outputs.points[positives.prediction], outputs.strides[positives.prediction])
         distances = self.coder.encode(positives.boxes, *place)
         pairs = BoxPairs(self.coder.decode(logits, *place), positives.boxes, self.coder.distances(logits), distances)
-        scale = self.normalizer(quality.new_zeros(len(targets)).index_add(0, positives.image, quality))
+        scale = self.normalizer(positives.sums(quality))
         distribution = self.distribution_loss(
             logits, distances, weight=scale.weigh(positives.image, quality), normalizer=scale.denominator
         )

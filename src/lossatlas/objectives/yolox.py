@@ -15,6 +15,7 @@ from lossatlas.losses.boxes import iou_loss
 from lossatlas.losses.classification import binary_cross_entropy_with_logits
 from lossatlas.losses.regression import l1_loss
 from lossatlas.objectives.dense import Target, check_predictions, check_targets, gather_positives
+from lossatlas.objectives.point_squares import check_points_of
 from lossatlas.objectives.slots import BoxLoss, BoxPairs, ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
 from lossatlas.objectives.yolo import DetectionDecoder, ObjectnessTarget, YOLOObjective, gather_quality, is_softmax
@@ -45,14 +46,13 @@ class YOLOXOutputs:
     strides: Float[Tensor, " p"]
 
     def __post_init__(self) -> None:
-        for name in ("class_logits", "objectness_logits", "box_numbers", "points", "strides"):
+        for name in ("class_logits", "objectness_logits", "box_numbers"):
             check_floating(name, getattr(self, name))
         check_predictions("class_logits", self.class_logits, (None, None, None), "B P C")
         images, predictions, _ = self.class_logits.shape
         check_predictions("objectness_logits", self.objectness_logits, (images, predictions), "B P")
         check_predictions("box_numbers", self.box_numbers, (images, predictions, 4), "B P 4")
-        check_predictions("points", self.points, (predictions, 2), "P 2")
-        check_predictions("strides", self.strides, (predictions,), "P")
+        check_points_of(self.points, self.strides, predictions)
 
 
 class YOLOX(YOLOObjective, DetectionDecoder[YOLOXOutputs]):

@@ -1,15 +1,17 @@
-"""Data to compare losses on: annotation files in COCO's format, and a built-in set of handwritten digits."""
+"""Data to compare losses on: files in COCO's and YOLO's formats, folders of masks, and built-in sets."""
 
 from pathlib import Path
 
-from lossatlas.lab.data.coco import load_coco
+from lossatlas.lab.data.coco import load_coco, load_whole_coco
+from lossatlas.lab.data.coco_masks import load_coco_masks
 from lossatlas.lab.data.dataset import Data, DetectionData, DetectionSplit, ImageInfo, ImageRecord, Sample, Split
 from lossatlas.lab.data.digit_masks import load_digit_masks
 from lossatlas.lab.data.digits import load_digit_scenes
 from lossatlas.lab.data.mask_folders import MaskKind, load_mask_folders
 from lossatlas.lab.data.problems import DataError, Kind, Problem, describe
 from lossatlas.lab.data.segmentation import SegmentationData, SegmentationSplit
-from lossatlas.lab.data.splits import find_folders
+from lossatlas.lab.data.splits import find_annotations, find_folders
+from lossatlas.lab.data.yolo import is_yolo, load_yolo
 
 __all__ = [
     "Data",
@@ -38,8 +40,9 @@ def load_detection(
     """Load a detection data set by what a user says of it.
 
     Args:
-        data: ``"digits"`` for the built-in set (``"./digits"`` is a folder of that name), or a folder that holds
-            ``train.json`` and ``test.json``, or ``val.json`` where there is no ``test.json``, in COCO's format.
+        data: ``"digits"`` for the built-in set (``"./digits"`` is a folder of that name); a folder with annotation
+            files in COCO's format, or one such file, see `find_annotations`; or a folder in YOLO's format, see
+            `load_yolo`. A set without a split of its own is split by a hash of the names, one image in five to test.
         train: instead of `data`, an annotation file to train on; together with `test`.
         test: an annotation file to score on.
 
@@ -55,21 +58,24 @@ def load_detection(
         >>> len(data.train), len(data.test), data.train[0].image.shape
         (1200, 300, torch.Size([3, 128, 128]))
     """
-    if data is not None and train is None and test is None:
-        return load_digit_scenes() if data == "digits" else _load_folder(Path(data))
-    if data is None and train is not None and test is not None:
-        train, test = Path(train), Path(test)
-        return load_coco(train, test, name=f"{train.name} + {test.name}")
-    raise ValueError(f"expected either data or both train and test, got data={data!r}, train={train!r}, test={test!r}")
-
-
-def _load_folder(folder: Path) -> DetectionData:
-    if not folder.is_dir():
-        raise ValueError(f"data: expected 'digits' or a folder with train.json and test.json, got {str(folder)!r}")
-    test = folder / "test.json"
-    if not test.is_file() and (folder / "val.json").is_file():
-        test = folder / "val.json"
-    return load_coco(folder / "train.json", test, name=folder.resolve().name)
+    files = _two_files(data, train, test)
+    if files is not None:
+        return load_coco(*files, name=_both(files))
+    assert data is not None
+    if data == "digits":
+        return load_digit_scenes()
+    path = Path(data)
+    if path.is_dir() and is_yolo(path):
+        return load_yolo(path)
+    found = find_annotations(path)
+    if found is None:
+        raise ValueError(
+            "data: expected 'digits', a folder with train.json and test.json, an annotation file or a folder with "
+            f"images and labels, got {str(path)!r}"
+        )
+    first, second = found
+    name = path.resolve().name
+    return load_whole_coco(first, name=name) if second is None else load_coco(first, second, name=name)
 
 
 def load_segmentation(
@@ -78,10 +84,12 @@ def load_segmentation(
     """Load a segmentation data set by what a user says of it.
 
     Args:
-        data: ``"digits"`` or ``"digits-binary"`` for the built-in sets (``"./digits"`` is a folder of that name), or a
-            folder with ``images`` beside ``masks`` (class indices) or ``instances`` (a number for each object).
-        train: not for this task.
-        test: not for this task.
+        data: ``"digits"`` or ``"digits-binary"`` for the built-in sets (``"./digits"`` is a folder of that name); a
+            folder with ``images`` beside ``masks`` (class indices) or ``instances`` (a number for each object), see
+            `load_mask_folders`; or a folder with annotation files in COCO's format, or one such file, see
+            `find_annotations`. A set without a split of its own is split by a hash of the names, one in five to test.
+        train: instead of `data`, an annotation file in COCO's format to train on; together with `test`.
+        test: an annotation file to score on.
 
     Returns:
         The data, checked.
@@ -95,13 +103,34 @@ def load_segmentation(
         >>> data.class_names, data.train[0].target["mask"].shape
         (('background', 'ink'), torch.Size([128, 128]))
     """
-    if data is None or train is not None or test is not None:
-        raise ValueError(f"expected data, got data={data!r}, train={train!r}, test={test!r}")
+    files = _two_files(data, train, test)
+    if files is not None:
+        return load_coco_masks(*files, name=_both(files))
+    assert data is not None
     if data in ("digits", "digits-binary"):
         return load_digit_masks(binary=data == "digits-binary")
-    folder = Path(data)
+    path = Path(data)
     kinds: tuple[MaskKind, ...] = ("masks", "instances")
     for kind in kinds:
-        if find_folders(folder, kind) is not None:
-            return load_mask_folders(folder, kind)
-    raise ValueError(f"data: expected 'digits', 'digits-binary' or a folder with images and masks, got {str(folder)!r}")
+        if find_folders(path, kind) is not None:
+            return load_mask_folders(path, kind)
+    found = find_annotations(path)
+    if found is None:
+        raise ValueError(
+            "data: expected 'digits', 'digits-binary', a folder with images and masks or instances, a folder with "
+            f"train.json and test.json or an annotation file, got {str(path)!r}"
+        )
+    return load_coco_masks(*found, name=path.resolve().name)
+
+
+def _two_files(data: str | Path | None, train: str | Path | None, test: str | Path | None) -> tuple[Path, Path] | None:
+    """Return the files to train on and to score on, None where data is named instead."""
+    if data is not None and train is None and test is None:
+        return None
+    if data is None and train is not None and test is not None:
+        return Path(train), Path(test)
+    raise ValueError(f"expected either data or both train and test, got data={data!r}, train={train!r}, test={test!r}")
+
+
+def _both(files: tuple[Path, Path]) -> str:
+    return " + ".join(path.name for path in files)

@@ -277,31 +277,57 @@ class CocoReader:
         self, bbox: Any, image: _DeclaredImage | None, image_id: int | None, annotation_id: int
     ) -> tuple[float, float, float, float] | None:
         """The box as xyxy inside its image, or None if it cannot be used."""
-        kind, detail = None, brief(bbox)
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
-            kind, detail = Kind.VALUE, f"bbox must be four numbers [x, y, width, height], got {detail}"
-        elif not all(map(math.isfinite, bbox)):
-            kind = Kind.NON_FINITE_BOX
-        elif bbox[2] < 0 or bbox[3] < 0:
-            kind = Kind.NEGATIVE_BOX
-        elif bbox[2] == 0 or bbox[3] == 0:
-            kind = Kind.ZERO_AREA_BOX
-        if kind is None and image is not None:
-            x1, y1, x2, y2 = bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]
-            overhang = max(-x1, -y1, x2 - image.width, y2 - image.height)
-            outside = x2 <= 0 or y2 <= 0 or x1 >= image.width or y1 >= image.height
-            if outside or overhang > self.edge_tolerance:
-                reach = "lies wholly outside" if outside else f"reaches {overhang:.6g} pixels beyond"
-                kind, detail = Kind.OUTSIDE_BOX, f"{detail} {reach} the image of {image.width} x {image.height}"
-            else:
-                box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height)))
-                left, top, right, bottom = np.asarray(box, dtype=np.float32).tolist()
-                if left < right and top < bottom:
-                    return box
-                kind, detail = Kind.ZERO_AREA_BOX, f"{detail} has no area in single precision"
-        if kind is not None:
-            self._report(kind, detail, image_id, annotation_id)
-        return None
+            detail = f"bbox must be four numbers [x, y, width, height], got {brief(bbox)}"
+            self._report(Kind.VALUE, detail, image_id, annotation_id)
+            return None
+        size = None if image is None else (image.width, image.height)
+        box, problem = clip_box(bbox, size, self.edge_tolerance)
+        if problem is not None:
+            kind, reason = problem
+            self._report(kind, brief(bbox) + reason, image_id, annotation_id)
+        return box
+
+
+def clip_box(
+    bbox: Sequence[float], size: tuple[int, int] | None, tolerance: float = EDGE_TOLERANCE
+) -> tuple[tuple[float, float, float, float] | None, tuple[Kind, str] | None]:
+    """Return a box inside its image, or what is wrong with it.
+
+    Args:
+        bbox: x, y, width and height in pixels.
+        size: width and height of the image, None if they are not known.
+        tolerance: pixels by which it may reach over the edge.
+
+    Returns:
+        The box as xyxy, clipped, or None; and None, or the kind of the problem and what to say of it behind the box.
+
+    Example:
+        >>> clip_box([30, 20, 10.5, 5], (40, 30))
+        ((30, 20, 40.0, 25), None)
+    """
+    kind = _wrong_sides(bbox)
+    if kind is not None or size is None:
+        return None, None if kind is None else (kind, "")
+    x1, y1, x2, y2 = bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]
+    overhang = max(-x1, -y1, x2 - size[0], y2 - size[1])
+    outside = x2 <= 0 or y2 <= 0 or x1 >= size[0] or y1 >= size[1]
+    if outside or overhang > tolerance:
+        reach = "lies wholly outside" if outside else f"reaches {overhang:.6g} pixels beyond"
+        return None, (Kind.OUTSIDE_BOX, f" {reach} the image of {size[0]} x {size[1]}")
+    box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(size[0])), min(y2, float(size[1])))
+    left, top, right, bottom = np.asarray(box, dtype=np.float32).tolist()
+    if left < right and top < bottom:
+        return box, None
+    return None, (Kind.ZERO_AREA_BOX, " has no area in single precision")
+
+
+def _wrong_sides(bbox: Sequence[float]) -> Kind | None:
+    if not all(map(math.isfinite, bbox)):
+        return Kind.NON_FINITE_BOX
+    if bbox[2] < 0 or bbox[3] < 0:
+        return Kind.NEGATIVE_BOX
+    return Kind.ZERO_AREA_BOX if bbox[2] == 0 or bbox[3] == 0 else None
 
 
 def _area(declared: Any, box: tuple[float, float, float, float]) -> float:

@@ -54,13 +54,18 @@ class FileSegmentationSplit(SegmentationSplit):
         self.files = ImageFiles(paths, [record.image_id for record in records], cache_bytes)
         self._masks = ImageCache(cache_bytes)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file of every image."""
+        return self.files.paths
+
     def image(self, index: int) -> Tensor:
         """Pixels of an image, (3, H, W) uint8; a file that cannot be decoded raises `DataError`."""
         return self.files[index]
 
     def mask(self, index: int) -> Tensor:
         """The class of every pixel of an image, from the cache if it is there."""
-        path = self.files.paths[index]
+        path = self.paths[index]
         mask = self._masks.get(path)
         if mask is None:
             mask = self.read_mask(index)

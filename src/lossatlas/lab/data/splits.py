@@ -68,3 +68,24 @@ def find_folders(folder: Path, companions: str) -> tuple[FolderPair, FolderPair]
             return train if test is None else (train, test)
     whole = FolderPair(folder / "images", folder / companions)
     return whole if all(map(Path.is_dir, whole)) else None
+
+
+def find_annotations(path: Path) -> tuple[Path, Path | None] | None:
+    """Find the annotation files of a set.
+
+    Args:
+        path: a folder, or the only annotation file.
+
+    Returns:
+        ``train.json`` and ``test.json``, or ``val.json`` where there is no ``test.json``; or the only annotation file,
+        whose images are to be split, and None; or None.
+    """
+    if path.is_file():
+        return path, None
+    train, test = path / "train.json", path / "test.json"
+    if not test.is_file() and (path / "val.json").is_file():
+        test = path / "val.json"
+    if train.is_file() or test.is_file():
+        return train, test
+    files = sorted(path.glob("*.json"))
+    return (files[0], None) if len(files) == 1 else None

@@ -15,6 +15,7 @@ from lossatlas.assign.selection import to_rows
 from lossatlas.boxes.formats import convert
 from lossatlas.boxes.priors import point_grid
 from lossatlas.checks import check_choice, check_number
+from lossatlas.targets.gaussians import draw_gaussians
 
 Radius: TypeAlias = Literal["fixed", "cornernet"]
 SharedCell: TypeAlias = Literal["both", "smallest", "last"]
@@ -154,8 +155,8 @@ class CenterHeatmap:
         check_number("stride", stride, above=0)
         objects = ordered_objects(target, torch.float32)
         height, width = size
-        heatmap = objects.boxes.new_zeros(self.num_classes, height, width)
         centers: list[tuple[int, int]] = []
+        drawn: list[tuple[int, int, int, int]] = []
         shapes = (convert(objects.boxes, "xyxy", "cxcywh") / stride).tolist()
         labels = target["labels"][objects.rows].tolist()
         for row, label, (x, y, w, h) in zip(objects.rows.tolist(), labels, shapes, strict=True):
@@ -163,8 +164,13 @@ class CenterHeatmap:
             if w <= 0 or h <= 0 or not (0 <= column < width and 0 <= line < height):
                 continue
             radius = int(gaussian_radius(math.ceil(w), math.ceil(h), self.min_overlap, self.radius))
-            _draw(heatmap[label], column, line, radius)
+            drawn.append((label, column, line, radius))
             centers.append((line * width + column, row))
+        plane, *cells, reach = objects.rows.new_tensor(drawn).view(-1, 4).unbind(1)
+        anchor = torch.stack(cells, 1)
+        heatmap = draw_gaussians(
+            self.num_classes, size, plane, anchor.float(), (2 * reach + 1) / 6, anchor=anchor, reach=reach
+        )
         centers = self._regressed(centers)
         points, _ = point_grid([size], [stride], device=heatmap.device)
         return CenterTargets(
@@ -182,14 +188,3 @@ class CenterHeatmap:
         last_wins = reversed(centers) if self.shared_cell == "smallest" else sorted(centers, key=lambda pair: pair[1])
         owner = dict(last_wins)
         return [(cell, row) for cell, row in centers if owner[cell] == row]
-
-
-def _draw(heatmap: Tensor, column: int, line: int, radius: int) -> None:
-    """Raise the heatmap ``(H, W)`` to the gaussian around a cell, in place."""
-    height, width = heatmap.shape
-    sigma = (2 * radius + 1) / 6
-    x = torch.arange(max(column - radius, 0), min(column + radius + 1, width), device=heatmap.device)
-    y = torch.arange(max(line - radius, 0), min(line + radius + 1, height), device=heatmap.device)
-    distance2 = (x - column) ** 2 + (y[:, None] - line) ** 2
-    window = heatmap[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
-    torch.maximum(window, (-distance2 / (2 * sigma**2)).exp(), out=window)

@@ -16,6 +16,7 @@ from lossatlas.boxes.formats import convert, normalize
 from lossatlas.boxes.geometry import overlap, safe_divide
 from lossatlas.checks import check_number
 from lossatlas.dtypes import upcast
+from lossatlas.matching import least_cost_pairs
 
 
 class Pairing(NamedTuple):
@@ -229,7 +230,7 @@ class Hungarian:
         if len(labels) and len(boxes):
             logits = class_logits.detach().to(boxes.dtype)
             cost = self._total(Pairing(logits, boxes, labels, objects.boxes, image_size), objects.rows)
-            predictions, places = _solve(cost)
+            predictions, places = least_cost_pairs(cost, "Hungarian")
             matched[predictions.to(matched.device)] = places.to(matched.device)
         crowded = boxes_in_crowd(boxes, objects.crowd, self.crowd_threshold)
         return Assignment.build(to_rows(objects.rows, matched), crowded)
@@ -251,15 +252,3 @@ class Hungarian:
                     f"{pairing.boxes[prediction].tolist()}, object {pairing.objects[place].tolist()}"
                 )
         return total
-
-
-def _solve(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows and columns of the pairs that cost least together."""
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise ImportError(
-            "`Hungarian` needs scipy, which comes with the extra: pip install 'lossatlas[lab]'"
-        ) from error
-    rows, columns = linear_sum_assignment(cost.cpu().numpy())
-    return torch.as_tensor(rows, dtype=torch.int64), torch.as_tensor(columns, dtype=torch.int64)

@@ -1,5 +1,6 @@
 """Training objectives: raw network outputs and ground truth to named loss terms, without a network inside."""
 
+from lossatlas.objectives.associative_embedding import AssociativeEmbedding, AssociativeEmbeddingOutputs
 from lossatlas.objectives.atss import ATSS, ATSSOutputs
 from lossatlas.objectives.centernet import CenterNet, CenterNetOutputs
 from lossatlas.objectives.detr import DETR, DETROutputs
@@ -7,6 +8,7 @@ from lossatlas.objectives.faster_rcnn import FasterRCNN, FasterRCNNOutputs
 from lossatlas.objectives.fcos import FCOS, FCOSOutputs
 from lossatlas.objectives.gfl import GFL, GFLOutputs
 from lossatlas.objectives.heatmap import Heatmap, HeatmapOutputs
+from lossatlas.objectives.part_affinity import PartAffinity, PartAffinityOutputs
 from lossatlas.objectives.retinanet import RetinaNet, RetinaNetOutputs
 from lossatlas.objectives.roi_head import Regions, RoIHead, RoIOutputs
 from lossatlas.objectives.rpn import RPN, RPNOutputs
@@ -31,6 +33,8 @@ __all__ = [
     "SSD",
     "YOLOX",
     "ATSSOutputs",
+    "AssociativeEmbedding",
+    "AssociativeEmbeddingOutputs",
     "CenterNet",
     "CenterNetOutputs",
     "DETROutputs",
@@ -41,6 +45,8 @@ __all__ = [
     "Heatmap",
     "HeatmapOutputs",
     "LossTerms",
+    "PartAffinity",
+    "PartAffinityOutputs",
     "PositiveNormalizer",
     "RPNOutputs",
     "Regions",

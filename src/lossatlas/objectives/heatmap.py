@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lossatlas.checks import check_choice, check_floating, check_number
+from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.pose import heatmap_mse_loss
 from lossatlas.objectives.map_slots import CoordinateLoss, MapLoss, MapReduction, moments
+from lossatlas.objectives.pose_maps import Poses, check_maps, check_stages, stage_stride
 from lossatlas.objectives.slots import LossFunction
 from lossatlas.objectives.terms import LossTerms
 from lossatlas.targets.grid import to_cells, to_pixels
@@ -20,7 +21,6 @@ from lossatlas.targets.heatmaps import KeypointHeatmaps
 from lossatlas.targets.peaks import Refinement, refine_peaks
 from lossatlas.targets.people import People, Target, stack_people
 
-Poses: TypeAlias = dict[str, Tensor]
 Unlabelled: TypeAlias = Literal["ignore", "negative"]
 
 
@@ -47,22 +47,6 @@ class HeatmapOutputs:
         check_number("stride", self.stride, above=0)
         check_maps("heatmaps", self.heatmaps)
         check_stages("stages", self.stages, self.heatmaps)
-
-
-def check_maps(name: str, maps: Tensor) -> None:
-    """Raise unless the maps are floating point and have four axes."""
-    check_floating(name, maps)
-    if maps.ndim != 4:
-        raise ValueError(f"`{name}` must have shape (B, maps, H, W), but got {tuple(maps.shape)}")
-
-
-def check_stages(name: str, stages: Sequence[Tensor], last: Tensor) -> None:
-    """Raise unless there are as many images and maps in each earlier stage as in the last."""
-    for index, maps in enumerate(stages):
-        check_maps(f"{name}[{index}]", maps)
-        if maps.shape[:2] != last.shape[:2]:
-            expected = f"({last.shape[0]}, {last.shape[1]}, *, *)"
-            raise ValueError(f"`{name}[{index}]` must have shape {expected}, but got {tuple(maps.shape)}")
 
 
 class Heatmap(nn.Module):
@@ -210,7 +194,7 @@ class Heatmap(nn.Module):
 
     def _heatmap_term(self, maps: Tensor, outputs: HeatmapOutputs, people: People) -> Tensor:
         assert self.heatmap_loss is not None
-        stride = outputs.stride * outputs.heatmaps.shape[2] / max(maps.shape[2], 1)
+        stride = stage_stride(outputs.heatmaps, outputs.stride, maps)
         size = (maps.shape[2], maps.shape[3])
         target, drawn = self.heatmaps(people.keypoints, size, stride, people.boxes)
         valid = drawn.any(1) if self.unlabelled == "ignore" else torch.ones_like(maps[:, :, 0, 0], dtype=torch.bool)

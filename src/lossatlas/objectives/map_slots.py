@@ -192,6 +192,37 @@ class CoordinateLoss(Slot):
         return x + y
 
 
+class TagLoss(Slot):
+    """The slot of a loss of tag maps, which has two terms, such as `associative_embedding_loss`.
+
+    A callable of your own is called as ``loss(tags, indices)`` and returns the pair of both, pull first.
+
+    Args:
+        loss: what is put into the slot.
+        dimensions: of a tag, unless the loss has them bound.
+        name: argument of the objective, for messages.
+
+    Raises:
+        ValueError: a loss of another kind, or without an argument that it needs.
+        TypeError: a loss that is not callable.
+    """
+
+    def __init__(self, loss: LossFunction, dimensions: int = 1, *, name: str = "tag_loss") -> None:
+        super().__init__(name, loss, {"tag_maps"})
+        known = self.entry is not None and not is_bound(loss, "dimensions")
+        self.options = {"dimensions": dimensions} if known else {}
+
+    def forward(self, tags: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the terms of pull and push.
+
+        Args:
+            tags: ``(B, D K, H, W)`` or ``(B, D, H, W)``.
+            indices: ``(B, N, K)``, see `lossatlas.targets.embedding.embedding_indices`.
+        """
+        pull, push = self.loss(tags, indices, **self.options)
+        return pull, push
+
+
 def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation ``(B, K, 2)``, in cells, of the distributions with the given logits.
 

@@ -114,9 +114,9 @@ def refine_peaks(
         tensor([[4.2000, 4.0000]])
 
     Note:
-        As in the published code ``"dark"`` leaves peaks less than two cells from the border where they are, and also
-        those where ln h is not strictly concave; a step is at most one cell along each axis. Values count as 1e-10 at
-        least.
+        ``"dark"`` takes differences over one cell for the curvature one cell from the border, and moves peaks on the
+        border along it; the published code leaves both where they are. A peak where ln h is not strictly concave stays
+        where it is, and a step is at most one cell along each axis. Values count as 1e-10 at least.
 
     Reference:
         The quarter: Newell et al., "Stacked Hourglass Networks", 2016, arXiv 1603.06937. Zhang et al.,
@@ -143,15 +143,21 @@ def refine_peaks(
         sign = torch.stack(((at(1, 0) - at(-1, 0)).sign(), (at(0, 1) - at(0, -1)).sign()), -1)
         return place + torch.where((cells >= 1) & (cells < limit - 1), sign / 4, 0)
     values = maps.clamp(min=1e-10).log()
-    dx, dy = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
-    dxx = (at(2, 0) - 2 * at(0, 0) + at(-2, 0)) / 4
-    dyy = (at(0, 2) - 2 * at(0, 0) + at(0, -2)) / 4
-    dxy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
-    determinant = dxx * dyy - dxy**2
-    concave = (dxx < 0) & (determinant > 0) & ((cells >= 2) & (cells < limit - 2)).all(-1)
-    step = torch.stack((dxy * dy - dyy * dx, dxy * dx - dxx * dy), -1)
-    step = step / torch.where(concave, determinant, 1)[..., None]
-    return place + torch.where(concave[..., None], step.clamp(-1, 1), 0)
+    top = at(0, 0)
+    inside, wide = ((cells >= n) & (cells < limit - n) for n in (1, 2))
+    gradient = torch.stack((at(1, 0) - at(-1, 0), at(0, 1) - at(0, -1)), -1) / 2
+    near = torch.stack((at(1, 0) + at(-1, 0), at(0, 1) + at(0, -1)), -1) - 2 * top[..., None]
+    far = torch.stack((at(2, 0) + at(-2, 0), at(0, 2) + at(0, -2)), -1) - 2 * top[..., None]
+    curvature = torch.where(wide, far / 4, near)
+    mixed = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1))[..., None] / 4
+    concave = inside & (curvature < 0)
+    determinant = curvature.prod(-1, keepdim=True) - mixed**2
+    both = concave.all(-1, keepdim=True) & (determinant > 0)
+    jointly = (mixed * gradient.flip(-1) - curvature.flip(-1) * gradient) / torch.where(both, determinant, 1)
+    alone = -gradient / torch.where(concave, curvature, 1)
+    border = concave & ~inside.all(-1, keepdim=True)
+    step = torch.where(both, jointly, torch.where(border, alone, 0))
+    return place + step.clamp(-1, 1)
 
 
 def _blur(maps: Tensor, side: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lossatlas.boxes.coders import DistributionCoder
 from lossatlas.lab.data.segmentation import VOID
 from lossatlas.lab.errors import ArgumentError, unknown
 from lossatlas.lab.facts import Facts
@@ -19,15 +20,25 @@ from lossatlas.lab.learner import DetectionLearner, Learner, SegmentationLearner
 from lossatlas.lab.networks.anchors import AnchorDetector
 from lossatlas.lab.networks.backbone import COARSEST_STRIDE, STRIDES
 from lossatlas.lab.networks.points import PointDetector
+from lossatlas.lab.networks.squares import SQUARE_SCALE, SquareDetector, StarDetector
+from lossatlas.lab.networks.two_stage import TwoStageDetector
 from lossatlas.lab.networks.unet import COARSEST_STRIDE as UNET_STRIDE
 from lossatlas.lab.networks.unet import UNet
+from lossatlas.lab.networks.yolo import BINS as DISTANCES
 from lossatlas.lab.networks.yolo import YOLOAnchorDetector, YOLOv8Detector, YOLOXDetector
 from lossatlas.lab.slots import BINS, BOX, MASKS, OBJECTNESS, SIGMOID, SOFTMAX, Slot
+from lossatlas.lab.two_stage import TwoStageLearner, build_faster_rcnn
 from lossatlas.objectives import (
+    ATSS,
     FCOS,
+    GFL,
+    SSD,
     YOLOX,
+    GFLOutputs,
     RetinaNet,
     Segmentation,
+    SSDOutputs,
+    VarifocalNet,
     YOLOv2,
     YOLOv2Outputs,
     YOLOv3,
@@ -88,10 +99,49 @@ def _yolov5_gains(facts: Facts) -> Mapping[str, float]:
 _DENSE = {"box": BOX, "cls": SIGMOID}
 _PIXELS = {"loss": MASKS}
 _YOLO = {**_DENSE, "obj": OBJECTNESS}
+_SOFTMAX = {"box": BOX, "cls": SOFTMAX}
 
 _SPECS = (
     ObjectiveSpec("fcos", "detection", "points and centerness", PointDetector, FCOS, _DENSE),
     ObjectiveSpec("retinanet", "detection", "anchors by IoU", AnchorDetector, RetinaNet, _DENSE),
+    ObjectiveSpec(
+        "ssd",
+        "detection",
+        "anchors by IoU, and as much background as is hard",
+        functools.partial(AnchorDetector, outputs=SSDOutputs, background=True, aspect_ratios=(1.0, 0.5, 2.0)),
+        SSD,
+        _SOFTMAX,
+    ),
+    ObjectiveSpec(
+        "faster_rcnn",
+        "detection",
+        "proposals, and a second look at a sample of them",
+        TwoStageDetector,
+        build_faster_rcnn,
+        {
+            **_SOFTMAX,
+            "rpn_box": replace(BOX, argument="rpn_box_loss"),
+            "rpn_cls": replace(SIGMOID, argument="rpn_objectness_loss"),
+        },
+        learner=TwoStageLearner,
+    ),
+    ObjectiveSpec("atss", "detection", "anchors whose IoU stands out, and centerness", SquareDetector, ATSS, _DENSE),
+    ObjectiveSpec(
+        "gfl",
+        "detection",
+        "classes that are qualities, edges that are distributions",
+        functools.partial(YOLOv8Detector, outputs=GFLOutputs),
+        functools.partial(GFL, anchor_scale=SQUARE_SCALE, coder=DistributionCoder(DISTANCES - 1)),
+        {**_DENSE, "distribution": BINS},
+    ),
+    ObjectiveSpec(
+        "varifocalnet",
+        "detection",
+        "classes that are the IoU of a refined box",
+        StarDetector,
+        functools.partial(VarifocalNet, anchor_scale=SQUARE_SCALE),
+        _DENSE,
+    ),
     ObjectiveSpec(
         "yolov2",
         "detection",

@@ -26,11 +26,12 @@ def trainer_of(name, train=None):
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_weight_of_a_detector_learns(name):
     trainer = trainer_of(name)
-    values = [trainer.update(trainer.batch()) for _ in range(2)]
-    assert all(value["total"] > 0 for value in values)
-    # What starts at zero passes no gradient on in the first step, but in the second.
-    silent = [name for name, p in trainer.network.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
+    silent = {name for name, _ in trainer.network.named_parameters()}
+    # What starts at zero passes no gradient on in the first step, and mining may leave out a level in some.
+    for _ in range(4):
+        assert trainer.update(trainer.batch())["total"] > 0
+        silent -= {name for name, p in trainer.network.named_parameters() if p.grad is not None and p.grad.any()}
+    assert silent == set()
 
 
 @pytest.mark.parametrize("name", DETECTORS)

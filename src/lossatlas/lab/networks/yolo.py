@@ -11,7 +11,7 @@ from lossatlas.boxes.priors import YOLOV3_ANCHORS, point_grid, yolo_anchors
 from lossatlas.lab.facts import Facts
 from lossatlas.lab.networks.backbone import PRIOR, STRIDES, Head, Pyramid, check_images, flatten_levels, level_sizes
 from lossatlas.losses import prior_probability_bias
-from lossatlas.objectives import YOLOv8Outputs, YOLOXOutputs
+from lossatlas.objectives import GFLOutputs, YOLOv8Outputs, YOLOXOutputs
 from lossatlas.objectives.yolo import YOLOAnchorOutputs
 from lossatlas.objectives.yolo_darknet import DarknetOutputs
 
@@ -19,7 +19,7 @@ ANCHORS = 3
 """Of a cell."""
 
 BINS = 16
-"""Distances that the distributions of YOLOv8 are over, from 0 strides."""
+"""Distances that the distributions of YOLOv8 and GFL are over, from 0 strides."""
 
 _PUBLISHED_FOR = 416  # pixels
 
@@ -141,20 +141,22 @@ class YOLOXDetector(nn.Module):
 
 
 class YOLOv8Detector(nn.Module):
-    """A network for `lossatlas.objectives.YOLOv8`: class and four distributions of distances at every cell.
+    """A network for `lossatlas.objectives.YOLOv8` or `GFL`: class and four distributions of distances at every cell.
 
     Args:
         facts: of the data.
+        outputs: what the objective takes.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, outputs: type[YOLOv8Outputs] | type[GFLOutputs] = YOLOv8Outputs) -> None:
         super().__init__()
         self.num_classes = facts.num_classes
+        self.outputs = outputs
         self.pyramid = Pyramid()
         self.classes = Head(facts.num_classes, prior_probability_bias(PRIOR))
         self.boxes = Head(4 * BINS)
 
-    def forward(self, images: Tensor) -> YOLOv8Outputs:
+    def forward(self, images: Tensor) -> YOLOv8Outputs | GFLOutputs:
         """Return what the objective takes.
 
         Args:
@@ -166,7 +168,7 @@ class YOLOv8Detector(nn.Module):
         check_images(images)
         levels = self.pyramid(images)
         points, strides = point_grid(level_sizes(levels), STRIDES, device=images.device)
-        return YOLOv8Outputs(
+        return self.outputs(
             class_logits=flatten_levels([self.classes(level) for level in levels], self.num_classes),
             distributions=flatten_levels([self.boxes(level) for level in levels], 4 * BINS).unflatten(-1, (4, BINS)),
             points=points,

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
-from lossatlas import cli
+from lossatlas import cli, kernels
 from lossatlas.lab import comparison
 from lossatlas.lab.commands import app
 from lossatlas.lab.plan import TRIAL_SETTINGS
@@ -232,6 +233,16 @@ def test_show_errors(run: Run, arguments: list[str], message: str) -> None:
     shown = run("show", *arguments)
     assert shown.exit_code == 2
     assert message in shown.stderr
+
+
+def test_env_says_what_computes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = kernels.status()
+    monkeypatch.setattr(kernels, "status", lambda: found._replace(kernels=True, instruction_set="avx2", threads=3))
+    assert "fused kernels (avx2) on the CPU" in run("env").output
+    monkeypatch.setattr(kernels, "status", lambda: found._replace(kernels=False, reason="not built"))
+    shown = run("env").output
+    assert "PyTorch only: the kernels are not built" in shown
+    assert f"torch      {torch.__version__}" in shown
 
 
 def test_without_the_lab_it_says_what_to_install(

@@ -10,7 +10,7 @@ from lossatlas.checks import check_elementwise, check_floating, check_integer, c
 from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import bounded_log
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import broadcastable, reduce, split_ignored
+from lossatlas.losses.reduction import broadcastable, fused, reduce, reduced, split_ignored
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -123,13 +123,29 @@ def binary_cross_entropy_with_logits(
     """
     check_elementwise(input, target)
     check_number("label_smoothing", label_smoothing, at_least=0, below=1)
+    if pos_weight is None:
+        return reduced(
+            binary_entropy,
+            input,
+            target,
+            label_smoothing,
+            ignore_index=ignore_index,
+            weight=weight,
+            reduction=reduction,
+            normalizer=normalizer,
+        )
     x, y = upcast(input, target)
     x, y, valid = split_ignored(x, y, ignore_index)
-    y = y * (1 - label_smoothing) + label_smoothing / 2
-    hit, miss = binary_costs(x, y)
-    if pos_weight is not None:
-        hit = hit * broadcastable("pos_weight", pos_weight, hit)
+    hit, miss = binary_costs(x, y * (1 - label_smoothing) + label_smoothing / 2)
+    hit = hit * broadcastable("pos_weight", pos_weight, hit)
     return reduce(hit + miss, weight, reduction, normalizer, valid)
+
+
+@fused("binary_cross_entropy")
+def binary_entropy(x: Tensor, y: Tensor, smoothing: float) -> Tensor:
+    """Return the elements of `binary_cross_entropy_with_logits`."""
+    hit, miss = binary_costs(x, y * (1 - smoothing) + smoothing / 2)
+    return hit + miss
 
 
 def binary_costs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

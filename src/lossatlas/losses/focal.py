@@ -11,7 +11,7 @@ from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_power
 from lossatlas.losses.classification import binary_costs, class_axis, class_costs, class_vector
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import reduce, split_ignored
+from lossatlas.losses.reduction import fused, reduce, reduced, split_ignored
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -67,15 +67,28 @@ def sigmoid_focal_loss(
     check_number("gamma", gamma, at_least=0)
     if alpha is not None:
         check_number("alpha", alpha, at_least=0, at_most=1)
-    x, y = upcast(input, target)
-    x, y, valid = split_ignored(x, y, ignore_index)
+    positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    return reduced(
+        focal_costs,
+        input,
+        target,
+        positive,
+        negative,
+        gamma,
+        ignore_index=ignore_index,
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
+    )
+
+
+@fused("sigmoid_focal")
+def focal_costs(x: Tensor, y: Tensor, positive: float, negative: float, gamma: float) -> Tensor:
+    """Return the elements of `sigmoid_focal_loss`, from the weights of positives and negatives."""
     # Each tail by its own sigmoid: 1 - σ(x) would round to 0 for a confident logit.
     miss = torch.sigmoid(-x) * y + torch.sigmoid(x) * (1 - y)
     hit, false_alarm = binary_costs(x, y)
-    loss = safe_power(miss, gamma) * (hit + false_alarm)
-    if alpha is not None:
-        loss = loss * (alpha * y + (1 - alpha) * (1 - y))
-    return reduce(loss, weight, reduction, normalizer, valid)
+    return (positive * y + negative * (1 - y)) * safe_power(miss, gamma) * (hit + false_alarm)
 
 
 def softmax_focal_loss(

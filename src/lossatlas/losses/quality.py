@@ -10,7 +10,7 @@ from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_power
 from lossatlas.losses.classification import binary_costs
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import reduce, split_ignored
+from lossatlas.losses.reduction import fused, reduce, reduced
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -59,12 +59,25 @@ def quality_focal_loss(
     """
     check_elementwise(input, target)
     check_number("beta", beta, at_least=0)
-    x, q = upcast(input, target)
-    x, q, valid = split_ignored(x, q, ignore_index)
+    return reduced(
+        quality_costs,
+        input,
+        target,
+        beta,
+        ignore_index=ignore_index,
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
+    )
+
+
+@fused("quality_focal")
+def quality_costs(x: Tensor, q: Tensor, beta: float) -> Tensor:
+    """Return the elements of `quality_focal_loss`."""
     # |σ(x) - q| with the tail written out, so that it stays exact for a confident logit and a quality of 1.
     distance = (torch.sigmoid(x) * (1 - q) - torch.sigmoid(-x) * q).abs()
     hit, miss = binary_costs(x, q)
-    return reduce(safe_power(distance, beta) * (hit + miss), weight, reduction, normalizer, valid)
+    return safe_power(distance, beta) * (hit + miss)
 
 
 def varifocal_loss(
@@ -115,11 +128,24 @@ def varifocal_loss(
     check_elementwise(input, target)
     check_number("alpha", alpha, at_least=0)
     check_number("gamma", gamma, at_least=0)
-    x, q = upcast(input, target)
-    x, q, valid = split_ignored(x, q, ignore_index)
+    return reduced(
+        varifocal_costs,
+        input,
+        target,
+        alpha,
+        gamma,
+        ignore_index=ignore_index,
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
+    )
+
+
+@fused("varifocal")
+def varifocal_costs(x: Tensor, q: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Return the elements of `varifocal_loss`."""
     hit, miss = binary_costs(x, q)
-    factor = torch.where(q > 0, q, alpha * safe_power(torch.sigmoid(x), gamma))
-    return reduce(factor * (hit + miss), weight, reduction, normalizer, valid)
+    return torch.where(q > 0, q, alpha * safe_power(torch.sigmoid(x), gamma)) * (hit + miss)
 
 
 def gaussian_focal_loss(
@@ -172,11 +198,25 @@ def gaussian_focal_loss(
     check_elementwise(input, target)
     check_number("alpha", alpha, at_least=0)
     check_number("beta", beta, at_least=0)
-    x, y = upcast(input, target)
-    x, y, valid = split_ignored(x, y, ignore_index)
+    return reduced(
+        heatmap_costs,
+        input,
+        target,
+        alpha,
+        beta,
+        ignore_index=ignore_index,
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
+    )
+
+
+@fused("gaussian_focal")
+def heatmap_costs(x: Tensor, y: Tensor, alpha: float, beta: float) -> Tensor:
+    """Return the elements of `gaussian_focal_loss`."""
     centre = -safe_power(torch.sigmoid(-x), alpha) * F.logsigmoid(x)
     around = -safe_power(1 - y, beta) * safe_power(torch.sigmoid(x), alpha) * F.logsigmoid(-x)
-    return reduce(torch.where(y == 1, centre, around), weight, reduction, normalizer, valid)
+    return torch.where(y == 1, centre, around)
 
 
 def distribution_focal_loss(

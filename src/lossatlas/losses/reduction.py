@@ -10,15 +10,88 @@ elements become a value. In short:
 * no elements give 0, attached to the graph.
 """
 
-from typing import get_args
+import functools
+from collections.abc import Callable
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor
 
+from lossatlas import kernels
 from lossatlas.checks import check_choice, check_number
+from lossatlas.dtypes import upcast
+from lossatlas.kernels import elementwise as elementwise_kernels
 from lossatlas.typing import Normalizer, Reduction
 
+Formula = TypeVar("Formula", bound=Callable[..., Tensor])
+
 _REDUCTIONS = get_args(Reduction)
+
+
+def fused(kernel: str) -> Callable[[Formula], Formula]:
+    """Say that a kernel computes an elementwise formula, ``formula(x, y, *parameters)``, and its derivative.
+
+    The formula stays the definition: the kernel is checked against it, and `reduced` takes it where a kernel cannot be.
+    """
+
+    def decorate(formula: Formula) -> Formula:
+        formula.kernel = kernel  # type: ignore[attr-defined]
+        elementwise_kernels.register(kernel, functools.partial(_by_formula, formula))
+        return formula
+
+    return decorate
+
+
+def reduced(
+    formula: Callable[..., Tensor],
+    input: Tensor,
+    target: Tensor,
+    *parameters: float,
+    ignore_index: float | None = None,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
+) -> Tensor:
+    """Apply an elementwise formula in float32 at least, and reduce: by its kernel, or step by step.
+
+    Args:
+        formula: ``formula(x, y, *parameters)``, marked with `fused`.
+        input: ``(*shape)`` predictions.
+        target: ``(*shape)`` targets.
+        parameters: of the formula.
+        ignore_index: the target value that marks an ignored element; None ignores nothing.
+        weight: see `reduce`.
+        reduction: see `reduce`.
+        normalizer: see `reduce`.
+
+    Returns:
+        See `reduce`.
+    """
+    divisor = normalizer if isinstance(normalizer, Tensor) else None
+    if not kernels.usable(input, target, weight, divisor):
+        return _by_formula(formula, input, target, weight, parameters, ignore_index, reduction, normalizer)
+    check_reduction(reduction, normalizer)
+    if weight is not None:
+        weight = broadcastable("weight", weight, input, torch.float32)
+    if normalizer is not None and divisor is None:
+        divisor = input.new_tensor(normalizer, dtype=torch.float64)
+    name: str = formula.kernel  # type: ignore[attr-defined]
+    return elementwise_kernels.elementwise(name, input, target, weight, parameters, ignore_index, reduction, divisor)
+
+
+def _by_formula(
+    formula: Callable[..., Tensor],
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    parameters: tuple[float, ...],
+    ignore_index: float | None,
+    reduction: Reduction,
+    normalizer: Normalizer | None,
+) -> Tensor:
+    x, y = upcast(input, target)
+    x, y, valid = split_ignored(x, y, ignore_index)
+    return reduce(formula(x, y, *parameters), weight, reduction, normalizer, valid)
 
 
 def split_ignored(input: Tensor, target: Tensor, ignore_index: float | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -69,9 +142,7 @@ def reduce(
             reduction than ``"mean"``, or a `weight` that does not broadcast to the loss.
         TypeError: a `weight` or `normalizer` of another type.
     """
-    check_choice("reduction", reduction, _REDUCTIONS)
-    if normalizer is not None:
-        _check_normalizer(normalizer, reduction)
+    check_reduction(reduction, normalizer)
     if weight is not None:
         loss = loss * broadcastable("weight", weight, loss)
     if valid is not None:
@@ -88,7 +159,11 @@ def reduce(
     return total / normalizer
 
 
-def _check_normalizer(normalizer: object, reduction: Reduction) -> None:
+def check_reduction(reduction: Reduction, normalizer: object) -> None:
+    """Raise unless `reduction` is known and `normalizer` fits it."""
+    check_choice("reduction", reduction, _REDUCTIONS)
+    if normalizer is None:
+        return
     if reduction != "mean":
         raise ValueError(f"`normalizer` replaces the count of reduction 'mean', but `reduction` is {reduction!r}")
     if not isinstance(normalizer, Tensor):
@@ -97,8 +172,8 @@ def _check_normalizer(normalizer: object, reduction: Reduction) -> None:
         raise ValueError(f"`normalizer` must be a 0-d tensor, but got shape {tuple(normalizer.shape)}")
 
 
-def broadcastable(name: str, factor: object, loss: Tensor) -> Tensor:
-    """Return `factor` in the dtype of `loss`; raise unless it is a tensor that broadcasts to the shape of `loss`."""
+def broadcastable(name: str, factor: object, loss: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return `factor` in the dtype of `loss` or another; raise unless it is a tensor that broadcasts to its shape."""
     if not isinstance(factor, Tensor):
         raise TypeError(f"`{name}` must be a tensor, but got {type(factor).__name__}")
     fits = factor.ndim <= loss.ndim and all(
@@ -106,4 +181,4 @@ def broadcastable(name: str, factor: object, loss: Tensor) -> Tensor:
     )
     if not fits:
         raise ValueError(f"`{name}` must broadcast to {tuple(loss.shape)}, but got {tuple(factor.shape)}")
-    return factor.to(loss.dtype)
+    return factor.to(dtype or loss.dtype)

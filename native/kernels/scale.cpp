@@ -1,0 +1,33 @@
+// Multiply a gradient, in place, by the gradient of what follows the loss.
+#include "blocks.hpp"
+#include "parallel.hpp"
+
+namespace lossatlas::LOSSATLAS_ISA {
+namespace {
+
+// Tensors: what is multiplied, any layout without overlaps; the factor, one number.
+void scale(const Arguments& arguments) {
+  const Tensor& tensor = arguments.tensor(0);
+  check_storable(tensor);
+  const float factor = static_cast<float>(arguments.tensor(1).scalar());
+  if (factor == 1.0f) return;
+  const Layout<1> layout({&tensor});
+  constexpr std::int64_t task_size = 64 * block_size;
+  const std::int64_t tasks = (layout.elements() + task_size - 1) / task_size;
+  parallel(tasks, arguments.threads, [&](std::int64_t task) {
+    const std::int64_t end = (task + 1) * task_size < layout.elements() ? (task + 1) * task_size : layout.elements();
+    Block buffer;
+    for (std::int64_t begin = task * task_size; begin < end; begin += block_size) {
+      const int count = static_cast<int>(end - begin < block_size ? end - begin : block_size);
+      const float* values = layout.load(0, begin, count, buffer);
+      for (int i = 0; i < block_size; ++i) buffer.values[i] = values[i] * factor;
+      layout.store(0, begin, count, buffer);
+    }
+  });
+}
+
+}  // namespace
+
+void add_scale(Table& table) { table.add("scale", scale); }
+
+}  // namespace lossatlas::LOSSATLAS_ISA

@@ -1,0 +1,43 @@
+"""What the operators promise to PyTorch, and what the compiled module refuses."""
+
+import pytest
+import torch
+
+from lossatlas import kernels
+from lossatlas.kernels import native
+from tests.kernels.case import needs_kernels
+
+pytestmark = needs_kernels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_elementwise_is_registered_in_full(dtype: torch.dtype, reduction: str) -> None:
+    x = torch.randn(3, 5, dtype=dtype, requires_grad=True)
+    arguments = ("sigmoid_focal", x, torch.ones(3, 5), torch.rand(5), [1.0, 1.0, 2.0], None, reduction, None)
+    torch.library.opcheck(torch.ops.lossatlas.elementwise.default, arguments)
+
+
+def test_status_names_the_instruction_set() -> None:
+    assert native.module is not None
+    status = kernels.status()
+    assert status.instruction_set == native.module.instruction_sets()[0]
+    assert status.threads == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("no_such", (torch.ones(2),), ()), "unknown kernel no_such"),
+        (("scale", (torch.ones(2, dtype=torch.complex64), torch.ones(())), ()), "dtype that kernels do not know"),
+        (("scale", (torch.ones(2), torch.ones(2)), ()), "scale: a tensor with one element is needed"),
+        (("scale", (torch.ones(2),), ()), "scale: a tensor is missing"),
+        (("scale", (torch.ones([1] * 9), torch.ones(())), ()), "more than 8 axes"),
+    ],
+)
+def test_wrong_arguments_of_a_kernel(
+    arguments: tuple[str, tuple[torch.Tensor, ...], tuple[float, ...]], message: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        native.run(*arguments)

@@ -10,14 +10,10 @@ from torch import Tensor
 from lossatlas.assign import Bipartite, MaxIoU
 from tests.assign.scenes import (
     Box,
-    assert_same,
-    assert_same_objects,
     claimed_by_crowd,
-    float_boxes,
     iou,
     random_box,
     random_target,
-    shuffled,
     visiting_order,
 )
 
@@ -94,28 +90,6 @@ def test_more_objects_than_priors() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 6], [0.0, 0, 10, 9], [0.0, 0, 10, 8]])
     target = {"boxes": boxes, "labels": torch.zeros(3, dtype=torch.int64)}
     assert Bipartite()(torch.tensor([[0.0, 0, 10, 10]]), target).matched.tolist() == [1]
-
-
-def test_blocks_of_any_size_give_the_same_answer() -> None:
-    priors = float_boxes(211, 0)
-    target = {
-        "boxes": float_boxes(37, 1),
-        "labels": torch.zeros(37, dtype=torch.int64),
-        "iscrowd": torch.arange(37) % 9 == 0,
-    }
-    answers = [Bipartite(block_size=size)(priors, target) for size in (None, 1, 2, 17, 36, 500)]
-    assert answers[0].positive.any()
-    for answer in answers[1:]:
-        assert_same(answers[0], answer)
-
-
-def test_the_order_of_objects_does_not_matter() -> None:
-    for seed in range(20):
-        source = random.Random(seed)
-        priors = torch.tensor([random_box(source, 6, 4) for _ in range(25)], dtype=torch.float32)
-        target = random_target(source, 6, 6, 4, crowd=0.2)
-        other = shuffled(target, source)
-        assert_same_objects(Bipartite()(priors, target), target, Bipartite()(priors, other), other)
 
 
 @pytest.mark.parametrize(("priors", "objects"), [(0, 0), (0, 3), (4, 0)])

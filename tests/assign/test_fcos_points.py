@@ -111,21 +111,6 @@ def test_the_smallest_object_wins_even_by_one_square_pixel() -> None:
     assert FCOSPoints()(points, strides, target_of(huge)).matched.tolist() == [0]
 
 
-def test_the_order_of_objects_does_not_matter() -> None:
-    points, strides = point_grid([(6, 6), (3, 3)], [2, 4])
-    for seed in range(20):
-        source = random.Random(seed)
-        target = random_target(source, 6, 8, 8, crowd=0.2)
-        order = torch.tensor(source.sample(range(6), 6))
-        first = FCOSPoints()(points, strides, target)
-        shuffled = {key: value[order] for key, value in target.items()}
-        second = FCOSPoints()(points, strides, shuffled)
-        assert torch.equal(first.state, second.state)
-        positive = first.positive
-        for key in ("boxes", "labels"):
-            assert torch.equal(target[key][first.matched[positive]], shuffled[key][second.matched[positive]])
-
-
 def test_points_in_a_crowd_region_are_ignored_unless_they_answer_for_an_object() -> None:
     points, strides = torch.tensor([[4.0, 4.0], [12.0, 4.0], [36.0, 4.0]]), torch.full((3,), 8.0)
     target = target_of([0.0, 0.0, 8.0, 8.0], [-10.0, -10.0, 30.0, 30.0], crowd=1)

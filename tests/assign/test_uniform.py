@@ -12,15 +12,12 @@ from torch import Tensor
 from lossatlas.assign import Uniform
 from tests.assign.scenes import (
     Box,
-    assert_same,
-    assert_same_objects,
     claimed_by_crowd,
     empty_target,
     float_boxes,
     iou,
     random_box,
     random_target,
-    shuffled,
     visiting_order,
 )
 
@@ -121,25 +118,6 @@ def test_boxes_that_are_not_numbers_are_chosen_by_nobody() -> None:
     priors = float_boxes(6, 0)
     target = {"boxes": priors[:1], "labels": torch.tensor([0])}
     assert Uniform(topk=1)(priors, torch.full_like(priors, math.nan), target).matched.tolist() == [0] + [-1] * 5
-
-
-def test_blocks_of_any_size_give_the_same_answer() -> None:
-    priors, predicted, boxes = float_boxes(211, 0), float_boxes(211, 2), float_boxes(37, 1)
-    target = {"boxes": boxes, "labels": torch.zeros(37, dtype=torch.int64), "iscrowd": torch.arange(37) % 9 == 0}
-    answers = [Uniform(block_size=size)(priors, predicted, target) for size in (None, 1, 2, 17, 36, 500)]
-    assert answers[0].positive.any()
-    for answer in answers[1:]:
-        assert_same(answers[0], answer)
-
-
-def test_the_order_of_objects_does_not_matter() -> None:
-    for seed in range(20):
-        source = random.Random(seed)
-        priors, predicted = (torch.tensor([random_box(source, 6, 4) for _ in range(25)]).float() for _ in range(2))
-        target = random_target(source, 6, 6, 4, crowd=0.2)
-        other = shuffled(target, source)
-        first, second = Uniform()(priors, predicted, target), Uniform()(priors, predicted, other)
-        assert_same_objects(first, target, second, other)
 
 
 @pytest.mark.parametrize(("priors", "objects"), [(0, 0), (0, 3), (4, 0)])

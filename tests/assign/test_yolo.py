@@ -15,6 +15,7 @@ from lossatlas.assign.yolo_v1 import YOLOv1Cell
 from lossatlas.boxes.priors import yolo_anchors
 from tests.assign.scenes import (
     Box,
+    area,
     assert_same,
     assert_same_objects,
     claimed_by_crowd,
@@ -205,7 +206,7 @@ def test_yolov1_rule() -> None:
             for object_ in visiting_order(target):
                 x = Fraction(int(boxes[object_][0] + boxes[object_][2]), 2) * columns / 24
                 y = Fraction(int(boxes[object_][1] + boxes[object_][3]), 2) * rows / 16
-                if not (column <= x < column + 1 and row <= y < row + 1):
+                if not (column <= x < column + 1 and row <= y < row + 1) or area(boxes[object_]) == 0:
                     continue
                 mine = range(cell * count, (cell + 1) * count)
                 overlaps = [iou(predictions[i], boxes[object_]) for i in mine]

@@ -11,7 +11,7 @@ from lossatlas.assign.assignment import Assignment, ordered_objects
 from lossatlas.assign.regions import boxes_in_crowd, check_rows
 from lossatlas.assign.selection import settle, to_rows
 from lossatlas.boxes.formats import convert, normalize
-from lossatlas.boxes.geometry import overlap
+from lossatlas.boxes.geometry import area, overlap
 from lossatlas.checks import check_number
 from lossatlas.dtypes import upcast
 
@@ -41,8 +41,8 @@ class YOLOv1Cell:
 
     Note:
         Of several objects in one cell the first in `canonical_order` has it, the smallest one; darknet shuffles the
-        objects and takes the first. Of equal boxes the first one is responsible. An object whose centre is outside the
-        image, or on its right or lower edge, has no cell.
+        objects and takes the first. Of equal boxes the first one is responsible. An object without an area, or whose
+        centre is outside the image or on its right or lower edge, has no cell.
 
     Reference:
         Redmon et al., "You Only Look Once", 2015, arXiv 1506.02640, section 2; boxes without an overlap: darknet.
@@ -90,7 +90,8 @@ class YOLOv1Cell:
         center = convert(boxes, "xyxy", "cxcywh")[:, :2]
         cell = (center * center.new_tensor([columns, rows]) / center.new_tensor([width, height])).floor()
         column, row = cell.to(torch.int64).unbind(1)
-        inside = ((column >= 0) & (column < columns) & (row >= 0) & (row < rows)).nonzero().squeeze(1)
+        inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+        inside = (inside & (area(boxes) > 0)).nonzero().squeeze(1)
         owner = settle(inside, (row * columns + column)[inside], torch.zeros_like(center[inside, 0]), rows * columns)
         taken = (owner >= 0).nonzero().squeeze(1)
         responsible = _nearest(predictions.view(rows * columns, -1, 4)[taken], boxes[owner[taken]], image_size)

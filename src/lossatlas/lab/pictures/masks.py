@@ -15,7 +15,7 @@ from scipy import ndimage
 from lossatlas.lab.class_maps import ClassMap, decode_rows
 from lossatlas.lab.data.segmentation import VOID, SegmentationSplit
 from lossatlas.lab.mask_scores import evaluate_masks
-from lossatlas.lab.pictures.picture import MAX_SIDE, Panel, Picture, choose
+from lossatlas.lab.pictures.picture import MAX_SIDE, Panel, Picture, choose, text_unit
 
 Color = tuple[int, int, int, int]
 
@@ -31,6 +31,9 @@ COLORS: Mapping[int, Color] = {
 
 CLASS_OPACITY = 150
 MAX_LABELS = 10
+MAX_LETTERS = 18
+LETTER = 4.2
+"""Height of letters in the style sheet's units."""
 SMALLEST_LABELLED = 0.002
 """The part of an image that a region with a name over it fills, at least."""
 
@@ -142,23 +145,36 @@ def _overlay(values: NDArray[Any], colors: Mapping[int, Color]) -> Markup:
 
 
 def _labels(values: NDArray[Any], shown: Sequence[int], class_names: Sequence[str]) -> Markup:
-    """Return the names of classes over their largest regions, nothing where there are but two classes."""
+    """Return the names of classes over their largest regions, nothing where there are but two classes.
+
+    A name that would cover another one is left out.
+    """
     if len(class_names) <= 2:
         return Markup("")
     height, width = values.shape
-    regions: list[tuple[int, int, float, float]] = []
+    line = LETTER * text_unit(width, height)
+    texts: list[Markup] = []
+    taken: list[tuple[float, float, float]] = []
+    for label, center_x, center_y in _regions(values, shown):
+        name = class_names[label]
+        name = name if len(name) <= MAX_LETTERS else name[: MAX_LETTERS - 1] + "…"
+        half = 0.3 * line * len(name)
+        x = min(max(center_x, half), max(width - half, width / 2))
+        y = min(max(center_y, 0.6 * line), max(height - 0.6 * line, height / 2))
+        if all(abs(x - i) > half + reach or abs(y - j) > 1.2 * line for i, j, reach in taken):
+            taken.append((x, y, half))
+            text = '<text class="box-label truth" x="{:.1f}" y="{:.1f}" dy="0.35em" text-anchor="middle">{}</text>'
+            texts.append(Markup(text).format(x, y, name))
+    return Markup("").join(texts)
+
+
+def _regions(values: NDArray[Any], shown: Sequence[int]) -> list[tuple[int, float, float]]:
+    """Return the class and the centre x, y of the largest regions of the shown classes, the largest first."""
+    found: list[tuple[int, int, float, float]] = []
     for label in shown:
         parts, count = ndimage.label(values == label)
         sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-        for part in np.flatnonzero(sizes >= max(1, SMALLEST_LABELLED * values.size)):
+        for part in np.flatnonzero(sizes >= SMALLEST_LABELLED * values.size):
             y, x = ndimage.center_of_mass(parts == part + 1)
-            regions.append((int(sizes[part]), label, x + 0.5, y + 0.5))
-    texts = []
-    for _, label, x, y in sorted(regions, reverse=True)[:MAX_LABELS]:
-        anchor = "start" if x < 0.2 * width else "end" if x > 0.8 * width else "middle"
-        texts.append(
-            Markup('<text class="box-label truth" x="{:.1f}" y="{:.1f}" dy="0.35em" text-anchor="{}">{}</text>').format(
-                x, min(max(y, 0.04 * height), 0.96 * height), anchor, class_names[label]
-            )
-        )
-    return Markup("").join(texts)
+            found.append((int(sizes[part]), label, x + 0.5, y + 0.5))
+    return [(label, x, y) for _, label, x, y in sorted(found, reverse=True)[:MAX_LABELS]]

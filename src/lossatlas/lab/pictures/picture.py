@@ -54,11 +54,28 @@ class Picture:
     height: int
     panels: Sequence[Panel]
 
+    @property
+    def unit(self) -> float:
+        """What sizes of letters and lines are given in."""
+        return text_unit(self.width, self.height)
+
     @classmethod
     def of(cls, sample: Sample, index: int, reason: str, panels: Sequence[Panel]) -> "Picture":
         """Return the picture of a sample, which is number `index` of its split."""
         height, width = sample.image.shape[-2:]
         return cls(f"image{index}", sample.file_name, reason, image_uri(sample.image), width, height, panels)
+
+
+def text_unit(width: int, height: int) -> float:
+    """Return the pixels of an image that are about 3.6 of the screen where a panel shows it; letters have 4.2 units.
+
+    The style sheet makes a panel some 360 pixels wide, a wide one 90 pixels high and at most as wide as the page.
+
+    Example:
+        >>> text_unit(320, 240), text_unit(300, 20)
+        (3.2, 0.822)
+    """
+    return min(max(width, height) / 100, round(max(0.034 * height, 0.00274 * width), 3))
 
 
 def choose(mistakes: Sequence[Sequence[float]]) -> list[tuple[int, str]]:

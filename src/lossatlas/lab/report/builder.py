@@ -117,6 +117,8 @@ def _curve_charts(plan: Plan, out: Path) -> list[Chart]:
     terms = dict.fromkeys(
         term for lines in logs.values() for rows in lines for row in rows for term in row.get("terms", ())
     )
+    if len(terms) == 2 and "total" in terms:  # the only term is the total
+        terms = {"total": None}
     for term in sorted(terms, key=lambda name: name != "total"):
         curves = [
             charts.Curve(curve.name, curve.index, [charts.smooth(line) for line in curve.seeds])

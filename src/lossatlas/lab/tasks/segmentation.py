@@ -36,8 +36,8 @@ class SemanticSegmentation(Task):
     class_metric = "IoU"
     recipe: ClassVar[Mapping[str, Any]] = {"image_size": 128}
     reading = (
-        "Where the first class is a background, pixels of it that are found are left as they are. Void pixels of the "
-        "ground truth are neither right nor wrong."
+        "The ground truth has a colour of its own for each class. The predictions are coloured by what is right and "
+        "wrong; background that is found is left as it is, and void pixels of the ground truth are neither."
     )
     legend = (
         ("region hit", "right"),

@@ -97,9 +97,10 @@ def compare(
     data: Annotated[
         str | None,
         typer.Option(
-            help="The name of the task's built-in set, or a folder with train.json and test.json (or val.json) in "
-            "COCO's format beside its images.",
-            show_default="digits for detection",
+            help="The name of the task's built-in set; or a folder with train.json and test.json (or val.json) in "
+            "COCO's format beside its images; or for detection one in YOLO's format, and for segmentation one with "
+            "images beside masks or instances.",
+            show_default="digits",
             rich_help_panel="Data",
         ),
     ] = None,

@@ -1,7 +1,7 @@
 """The class of every pixel as rows of a JSON file: COCO's result format, a run-length encoding for each class."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from faster_coco_eval import mask as rle_codec
@@ -32,10 +32,32 @@ def encode_rows(classes: ClassMap, image_id: int) -> list[dict[str, Any]]:
     return rows
 
 
-def decode_rows(rows: Iterable[Mapping[str, Any]], split: SegmentationSplit) -> list[ClassMap]:
-    """Return the class map of every image of a split from the rows of all of them."""
-    places = {record.image_id: index for index, record in enumerate(split.records)}
-    maps = [np.zeros((record.height, record.width), dtype=np.int16) for record in split.records]
-    for row in rows:
-        maps[places[row["image_id"]]][rle_codec.decode(row["segmentation"]).astype(bool)] = row["category_id"]
-    return maps
+class ClassMaps(Sequence[ClassMap]):
+    """The class maps of the images of a split, decoded when they are asked for.
+
+    Args:
+        rows: of all images, as `encode_rows` makes them.
+        split: the images.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]], split: SegmentationSplit) -> None:
+        self._sizes = [(record.height, record.width) for record in split.records]
+        places = {record.image_id: index for index, record in enumerate(split.records)}
+        self._rows: list[list[Mapping[str, Any]]] = [[] for _ in self._sizes]
+        for row in rows:
+            self._rows[places[row["image_id"]]].append(row)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    @overload
+    def __getitem__(self, index: int) -> ClassMap: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ClassMap]: ...
+    def __getitem__(self, index: int | slice) -> ClassMap | list[ClassMap]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        classes = np.zeros(self._sizes[index], dtype=np.int16)
+        for row in self._rows[index]:
+            classes[rle_codec.decode(row["segmentation"]).astype(bool)] = row["category_id"]
+        return classes

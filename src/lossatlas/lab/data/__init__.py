@@ -65,9 +65,9 @@ def load_detection(
     if data == "digits":
         return load_digit_scenes()
     path = Path(data)
-    if path.is_dir() and is_yolo(path):
-        return load_yolo(path)
     found = find_annotations(path)
+    if path.is_dir() and (found is None or found[1] is None) and is_yolo(path):
+        return load_yolo(path)
     if found is None:
         raise ValueError(
             "data: expected 'digits', a folder with train.json and test.json, an annotation file or a folder with "

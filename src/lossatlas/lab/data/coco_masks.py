@@ -55,7 +55,8 @@ class MaskReader(CocoReader):
         base = super().split(name, cache_bytes, chosen)
         infos = [ImageInfo(record.image_id, record.file_name, record.width, record.height) for record in base.records]
         segments = [self._segments.get(info.image_id, []) for info in infos]
-        return CocoMaskSplit(name, [BACKGROUND, *base.class_names], infos, base.paths, segments, cache_bytes)
+        background = "_background_" if BACKGROUND in base.class_names else BACKGROUND
+        return CocoMaskSplit(name, [background, *base.class_names], infos, base.paths, segments, cache_bytes)
 
     def _bbox(self, entry: dict[str, Any]) -> Any:
         """The box of a crowd region that has no mask; of the others any box will do."""

@@ -197,7 +197,14 @@ def _scan(pair: _Pair) -> _Item | Problem:
     if numbers.shape != (height, width):
         detail = f"{numbers.shape[1]} x {numbers.shape[0]}, but its image {pair.name!r} is {width} x {height}"
         return Problem(Kind.MASK_SIZE, str(pair.mask), detail)
-    return _Item(pair, width, height, np.unique(numbers), hashlib.sha256(pair.mask.read_bytes()).digest())
+    return _Item(pair, width, height, _distinct(numbers), hashlib.sha256(pair.mask.read_bytes()).digest())
+
+
+def _distinct(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers that occur, sorted; counting is faster than sorting all pixels."""
+    if numbers.min() >= 0 and numbers.max() <= WIDE_VOID_NUMBER:
+        return np.flatnonzero(np.bincount(numbers.ravel()))
+    return np.unique(numbers)
 
 
 def _find_rule(items: Iterable[_Item], kind: MaskKind, names: tuple[str, ...] | None) -> _Rule:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from lossatlas.lab.class_maps import ClassMap, decode_rows
+from lossatlas.lab.class_maps import ClassMap, ClassMaps
 from lossatlas.lab.data.segmentation import VOID, SegmentationSplit
 from lossatlas.lab.mask_scores import evaluate_masks
 from lossatlas.lab.pictures.picture import MAX_SIDE, Panel, Picture, choose, text_unit
@@ -78,7 +78,7 @@ def draw_masks(
     Returns:
         One picture for each image that `choose` chooses.
     """
-    trials = {name: decode_rows(rows, split) for name, rows in predictions.items()}
+    trials = {name: ClassMaps(rows, split) for name, rows in predictions.items()}
     mistakes = []
     for index in range(len(split)):
         truth = split.mask(index).numpy()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossatlas.lab.augmentation import Motion, move_mask
-from lossatlas.lab.class_maps import decode_rows, encode_rows
+from lossatlas.lab.class_maps import ClassMaps, encode_rows
 from lossatlas.lab.data import ImageInfo, SegmentationData, SegmentationSplit, load_segmentation
 from lossatlas.lab.data.segmentation import VOID
 from lossatlas.lab.facts import Facts
@@ -72,10 +72,9 @@ class SemanticSegmentation(Task):
     def score(self, predictions: Predictions, split: SegmentationSplit, config: TrialConfig) -> dict[str, float]:
         """Return IoU, Dice and the F1 of boundaries."""
         del config
-        found = decode_rows(predictions, split)
-        return evaluate_masks(
-            ((split.mask(index).numpy(), classes) for index, classes in enumerate(found)), split.class_names
-        )
+        found = ClassMaps(predictions, split)
+        pairs = ((split.mask(index).numpy(), classes) for index, classes in enumerate(found))
+        return evaluate_masks(pairs, split.class_names)
 
     def pictures(
         self, split: SegmentationSplit, predictions: Mapping[str, Predictions], class_names: Sequence[str]

@@ -1,5 +1,6 @@
 """What a network or an objective may know of the data before it is built."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -27,3 +28,8 @@ class Facts:
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ValueError(f"`num_classes` must be at least 1, but got {self.num_classes}")
+
+    def mean_log_side(self) -> float:
+        """Return the mean logarithm of the sides of the objects, of an eighth of the image where none is known."""
+        sides = self.box_sizes[(self.box_sizes > 0).all(1)]
+        return sides.log().mean().item() if len(sides) else math.log(self.image_size / 8)

@@ -72,6 +72,16 @@ class DetectionLearner(Learner):
         return found
 
 
+class SetLearner(DetectionLearner):
+    """The learner of detectors that find every object once and suppress nothing, as their papers have it."""
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Return ``boxes`` (D, 4) xyxy, ``scores`` (D,) and ``labels`` (D,) of each image."""
+        found: list[Prediction] = self.objective.decode(network(images), sizes, max_detections=MAX_DETECTIONS)
+        return found
+
+
 class SegmentationLearner(Learner):
     """The learner of a network that says of every pixel which class it belongs to."""
 

@@ -16,24 +16,28 @@ from lossatlas.boxes.coders import DistributionCoder
 from lossatlas.lab.data.segmentation import VOID
 from lossatlas.lab.errors import ArgumentError, unknown
 from lossatlas.lab.facts import Facts
-from lossatlas.lab.learner import DetectionLearner, Learner, SegmentationLearner
+from lossatlas.lab.learner import DetectionLearner, Learner, SegmentationLearner, SetLearner
 from lossatlas.lab.networks.anchors import AnchorDetector
 from lossatlas.lab.networks.backbone import COARSEST_STRIDE, STRIDES
+from lossatlas.lab.networks.centers import CenterDetector
 from lossatlas.lab.networks.points import PointDetector
+from lossatlas.lab.networks.queries import QueryDetector
 from lossatlas.lab.networks.squares import SQUARE_SCALE, SquareDetector, StarDetector
 from lossatlas.lab.networks.two_stage import TwoStageDetector
 from lossatlas.lab.networks.unet import COARSEST_STRIDE as UNET_STRIDE
 from lossatlas.lab.networks.unet import UNet
 from lossatlas.lab.networks.yolo import BINS as DISTANCES
 from lossatlas.lab.networks.yolo import YOLOAnchorDetector, YOLOv8Detector, YOLOXDetector
-from lossatlas.lab.slots import BINS, BOX, MASKS, OBJECTNESS, SIGMOID, SOFTMAX, Slot
+from lossatlas.lab.slots import BINS, BOX, HEATMAP, MASKS, OBJECTNESS, SIGMOID, SOFTMAX, Slot
 from lossatlas.lab.two_stage import TwoStageLearner, build_faster_rcnn
 from lossatlas.objectives import (
     ATSS,
+    DETR,
     FCOS,
     GFL,
     SSD,
     YOLOX,
+    CenterNet,
     GFLOutputs,
     RetinaNet,
     Segmentation,
@@ -185,6 +189,24 @@ _SPECS = (
         YOLOv8Detector,
         YOLOv8,
         {**_DENSE, "distribution": BINS},
+    ),
+    ObjectiveSpec(
+        "centernet",
+        "detection",
+        "centres as peaks of heatmaps",
+        CenterDetector,
+        CenterNet,
+        {"box": BOX, "cls": HEATMAP},
+        learner=SetLearner,
+    ),
+    ObjectiveSpec(
+        "detr",
+        "detection",
+        "queries matched one to one with the objects",
+        QueryDetector,
+        DETR,
+        {**_SOFTMAX, "iou": replace(BOX, argument="iou_loss")},
+        learner=SetLearner,
     ),
     ObjectiveSpec(
         "segmentation",

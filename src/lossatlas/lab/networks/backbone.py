@@ -20,17 +20,21 @@ COARSEST_STRIDE = STRIDES[-1]
 PRIOR = 0.01
 """Probability of every class at every place before training."""
 
-_STEM, _QUARTER = 16, 32  # channels at strides 2 and 4
+_STEM = 16  # channels at stride 2
+QUARTER = 32
+"""Channels at stride 4."""
 _CHANNELS = (64, 64, 64)  # of each level of the backbone
 _BLOCKS = (3, 1, 1)
-_PYRAMID = 64
+PYRAMID = 64
+"""Channels of each level of the pyramid."""
 _TOWER = 1  # convolutions of the head before the last ones
 _GROUPS = 8
 MAX_LOG_DISTANCE = math.log(1000.0)
 """Exponents of distances are cut here, so that none is infinite."""
 
 
-def _convolve(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def convolve(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Return a convolution with all that belongs to it."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
@@ -45,7 +49,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = _convolve(channels, channels)
+        self.first = convolve(channels, channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         nn.init.zeros_(self.norm.weight)
@@ -56,18 +60,22 @@ class ResidualBlock(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Features of an image at every stride, each level with what the coarser ones know."""
+    """Features of an image at every stride, each level with what the coarser ones know.
 
-    def __init__(self) -> None:
+    Args:
+        levels: how many levels it returns, the finest first.
+    """
+
+    def __init__(self, levels: int = len(STRIDES)) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_convolve(3, _STEM, stride=2), _convolve(_STEM, _QUARTER, stride=2))
-        inputs = (_QUARTER, *_CHANNELS[:-1])
+        self.stem = nn.Sequential(convolve(3, _STEM, stride=2), convolve(_STEM, QUARTER, stride=2))
+        inputs = (QUARTER, *_CHANNELS[:-1])
         self.stages = nn.ModuleList(
-            nn.Sequential(_convolve(before, after, stride=2), *(ResidualBlock(after) for _ in range(blocks)))
+            nn.Sequential(convolve(before, after, stride=2), *(ResidualBlock(after) for _ in range(blocks)))
             for before, after, blocks in zip(inputs, _CHANNELS, _BLOCKS, strict=True)
         )
-        self.lateral = nn.ModuleList(nn.Conv2d(channels, _PYRAMID, 1) for channels in _CHANNELS)
-        self.smooth = nn.ModuleList(_convolve(_PYRAMID, _PYRAMID) for _ in _CHANNELS)
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, PYRAMID, 1) for channels in _CHANNELS)
+        self.smooth = nn.ModuleList(convolve(PYRAMID, PYRAMID) for _ in range(levels))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return a feature map of each level, the finest first.
@@ -75,14 +83,17 @@ class Pyramid(nn.Module):
         Args:
             images: (B, 3, H, W), H and W multiples of `COARSEST_STRIDE`.
         """
-        x = self.stem(images)
+        return self.from_quarter(self.stem(images))
+
+    def from_quarter(self, x: Tensor) -> list[Tensor]:
+        """Return the levels of what the stem returns, `QUARTER` channels at stride 4."""
         levels = []
         for stage, lateral in zip(self.stages, self.lateral, strict=True):
             x = stage(x)
             levels.append(lateral(x))
         for finer in range(len(levels) - 2, -1, -1):
             levels[finer] = levels[finer] + F.interpolate(levels[finer + 1], scale_factor=2.0, mode="nearest")
-        return [smooth(level) for smooth, level in zip(self.smooth, levels, strict=True)]
+        return [smooth(level) for smooth, level in zip(self.smooth, levels, strict=False)]
 
 
 class Head(nn.Module):
@@ -91,22 +102,23 @@ class Head(nn.Module):
     Args:
         outputs: numbers for each cell.
         bias: the first value of all of them.
+        channels: of the features.
     """
 
-    def __init__(self, outputs: int, bias: float = 0.0) -> None:
+    def __init__(self, outputs: int, bias: float = 0.0, channels: int = PYRAMID) -> None:
         super().__init__()
         # Statistics of one map: levels differ, and share no running mean.
         self.tower = nn.Sequential(
             *(
                 nn.Sequential(
-                    nn.Conv2d(_PYRAMID, _PYRAMID, 3, padding=1, bias=False),
-                    nn.GroupNorm(_GROUPS, _PYRAMID),
+                    nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+                    nn.GroupNorm(_GROUPS, channels),
                     nn.ReLU(inplace=True),
                 )
                 for _ in range(_TOWER)
             )
         )
-        self.last = nn.Conv2d(_PYRAMID, outputs, 3, padding=1)
+        self.last = nn.Conv2d(channels, outputs, 3, padding=1)
         nn.init.normal_(self.last.weight, std=0.01)
         nn.init.constant_(_bias(self.last), bias)
 

@@ -152,6 +152,8 @@ def test_wrong_arguments_are_named() -> None:
         RPN(objectness="softmax")(outputs, TARGETS)
     with pytest.raises(ValueError, match=r"`objectness_loss` must be one of .* but got cross_entropy"):
         RPN(objectness_loss=cross_entropy)
+    with pytest.raises(ValueError, match="`class_target` is for objectness 'sigmoid', but got 'binary' for 'softmax'"):
+        RPN(objectness="softmax", class_target="binary")
     with pytest.raises(ValueError, match="`normalization` must be one of 'paper', 'count', 'sampled', but got 'none'"):
         RPN(normalization="none")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"`level_sizes` must add up to 4, but got \[3\]"):

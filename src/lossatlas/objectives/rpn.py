@@ -158,6 +158,8 @@ class RPN(BoxObjective):
         check_number("objectness_weight", objectness_weight, at_least=0)
         check_number("anchors_per_place", anchors_per_place, at_least=1)
         check_number("allowed_border", allowed_border)
+        if class_target is not None and objectness == "softmax":
+            raise ValueError(f"`class_target` is for objectness 'sigmoid', but got {class_target!r} for 'softmax'")
         if box_weight is None:
             box_weight = 10.0 if normalization == "paper" else 1.0
         super().__init__(box_loss=box_loss, regression=regression, box_weight=box_weight, normalizer=normalizer)

@@ -19,6 +19,10 @@ slot            kinds of the catalogue                           what the loss i
 `BinLoss`       bin_logits                                       a vector of logits of 0 to n, the number
 =============== ================================================ =====================================================
 
+Ranking losses rank all logits of a call, those of a whole batch of this process. Of `alrp_loss` the class slot trains
+the classification term, the box slot the boxes. `ghmc_loss` and `dr_loss` carry a mean of their own
+(`LossEntry.own_mean`): they are called once for the batch and not divided by a number of positives.
+
 Any other callable fits if it keeps the contract of the losses and the objective is told what to give it:
 
 * a box loss is called as ``loss(input, target, weight=..., reduction="mean", normalizer=...)`` on ``(N, 4)`` pairs of

@@ -11,21 +11,18 @@ from lossatlas import assign
 from lossatlas.assign import Assignment
 from lossatlas.boxes.coders import DeltaCoder
 from lossatlas.boxes.formats import convert, xyxy_to_ltrb
-from lossatlas.boxes.nms import batched_nms
 from lossatlas.checks import check_floating
 from lossatlas.losses.boxes import giou_loss
 from lossatlas.losses.focal import sigmoid_focal_loss
 from lossatlas.objectives.centerness import BoxWeighting, CenternessObjective, centered_scores, centerness_target
+from lossatlas.objectives.decoder import DetectionDecoder
 from lossatlas.objectives.dense import (
-    NMS,
     AnchorOutputs,
-    Detections,
     Target,
     anchor_pairs,
     check_predictions,
     check_targets,
     gather_positives,
-    select_detections,
 )
 from lossatlas.objectives.slots import ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
@@ -59,7 +56,7 @@ class ATSSOutputs(AnchorOutputs):
             raise ValueError(f"`level_sizes` must add up to {predictions}, but got {list(self.level_sizes)}")
 
 
-class ATSS(CenternessObjective):
+class ATSS(CenternessObjective, DetectionDecoder[ATSSOutputs]):
     """The training objective of ATSS, without a network.
 
     Formula:
@@ -163,42 +160,10 @@ class ATSS(CenternessObjective):
         target = centerness_target(xyxy_to_ltrb(positives.boxes.to(centers.dtype), centers))
         return self.centered_terms(outputs.class_logits, outputs.centerness, assignments, positives, pairs, target)
 
-    @torch.no_grad()
-    def decode(
-        self,
-        outputs: ATSSOutputs,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        *,
-        score_threshold: float = 0.05,
-        iou_threshold: float = 0.6,
-        max_candidates: int = 1000,
-        max_detections: int = 100,
-        nms: NMS | None = batched_nms,
-    ) -> list[Detections]:
-        """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
+    def scores(self, outputs: ATSSOutputs) -> Tensor:
+        """Return √(σ(class logit) · σ(centerness logit))."""
+        return centered_scores(outputs.class_logits, outputs.centerness)
 
-        The score is √(σ(class logit) · σ(centerness logit)).
-
-        Args:
-            outputs: of a batch of B images.
-            image_sizes: height and width of each image in pixels, to which boxes are clipped; None clips nothing.
-            score_threshold: scores must be above it.
-            iou_threshold: of non-maximum suppression within a class.
-            max_candidates: pairs of anchor and class of an image, highest score first, that are decoded.
-            max_detections: detections that are returned for an image.
-            nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`; None suppresses nothing.
-        """
-
-        def boxes_of(image: int, prediction: Tensor) -> Tensor:
-            return self.coder.decode(outputs.deltas[image, prediction], outputs.anchors[prediction])
-
-        return select_detections(
-            centered_scores(outputs.class_logits, outputs.centerness),
-            boxes_of,
-            image_sizes,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_candidates=max_candidates,
-            max_detections=max_detections,
-            nms=nms,
-        )
+    def boxes(self, outputs: ATSSOutputs, image: int, prediction: Tensor) -> Tensor:
+        """Return the decoded boxes."""
+        return self.coder.decode(outputs.deltas[image, prediction], outputs.anchors[prediction])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,6 @@ from lossatlas.assign import Assignment, Bipartite, HardNegativeSampler
 from lossatlas.assign.assignment import ordered_objects
 from lossatlas.assign.regions import highest_iou
 from lossatlas.boxes.coders import DeltaCoder
-from lossatlas.boxes.nms import batched_nms
 from lossatlas.dtypes import upcast
 from lossatlas.losses.classification import cross_entropy
 from lossatlas.losses.regression import smooth_l1_loss
@@ -21,15 +21,13 @@ from lossatlas.objectives.background import (
     class_indices,
     foreground_scores,
 )
+from lossatlas.objectives.decoder import Decoding, DetectionDecoder
 from lossatlas.objectives.dense import (
-    NMS,
     AnchorOutputs,
-    Detections,
     Target,
     anchor_pairs,
     check_targets,
     gather_positives,
-    select_detections,
 )
 from lossatlas.objectives.slots import LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
@@ -53,7 +51,7 @@ class SSDOutputs(AnchorOutputs):
     """
 
 
-class SSD(SoftmaxObjective):
+class SSD(SoftmaxObjective, DetectionDecoder[SSDOutputs]):
     """The training objective of SSD, the MultiBox loss, without a network.
 
     Formula:
@@ -98,6 +96,11 @@ class SSD(SoftmaxObjective):
         Liu et al., "SSD: Single Shot MultiBox Detector", 2015, arXiv 1512.02325, equation 1 and section 2.2; the limit
         on the overlap and the variances: the authors' code.
     """
+
+    decoding: ClassVar[Decoding] = Decoding(
+        score_threshold=0.01, iou_threshold=0.45, max_candidates=400, max_detections=200
+    )
+    """The authors' limits; they and torchvision take the candidates of each class by themselves."""
 
     def __init__(
         self,
@@ -172,43 +175,10 @@ class SSD(SoftmaxObjective):
             }
         )
 
-    @torch.no_grad()
-    def decode(
-        self,
-        outputs: SSDOutputs,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        *,
-        score_threshold: float = 0.01,
-        iou_threshold: float = 0.45,
-        max_candidates: int = 400,
-        max_detections: int = 200,
-        nms: NMS = batched_nms,
-    ) -> list[Detections]:
-        """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
+    def scores(self, outputs: SSDOutputs) -> Tensor:
+        """Return the softmax of the classes, without the background."""
+        return foreground_scores(outputs.class_logits, self.background)
 
-        The score is the softmax of the class. The defaults are the authors'.
-
-        Args:
-            outputs: of a batch of B images.
-            image_sizes: height and width of each image in pixels, to which boxes are clipped; None clips nothing.
-            score_threshold: scores must be above it.
-            iou_threshold: of non-maximum suppression within a class.
-            max_candidates: pairs of prior and class of an image, highest score first, that are decoded. The authors'
-                code and torchvision take as many of each class.
-            max_detections: detections that are returned for an image.
-            nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as torchvision's.
-        """
-
-        def boxes_of(image: int, prediction: Tensor) -> Tensor:
-            return self.coder.decode(outputs.deltas[image, prediction], outputs.anchors[prediction])
-
-        return select_detections(
-            foreground_scores(outputs.class_logits, self.background),
-            boxes_of,
-            image_sizes,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_candidates=max_candidates,
-            max_detections=max_detections,
-            nms=nms,
-        )
+    def boxes(self, outputs: SSDOutputs, image: int, prediction: Tensor) -> Tensor:
+        """Return the decoded boxes."""
+        return self.coder.decode(outputs.deltas[image, prediction], outputs.anchors[prediction])

@@ -10,19 +10,16 @@ from torch import Tensor
 from lossatlas.assign import Assignment
 from lossatlas.boxes.coders import PointDistanceCoder
 from lossatlas.boxes.geometry import overlap
-from lossatlas.boxes.nms import batched_nms
 from lossatlas.checks import check_floating, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.boxes import giou_loss
 from lossatlas.losses.quality import varifocal_loss
+from lossatlas.objectives.decoder import DetectionDecoder
 from lossatlas.objectives.dense import (
-    NMS,
-    Detections,
     Positives,
     Target,
     check_predictions,
     gather_positives,
-    select_detections,
 )
 from lossatlas.objectives.point_squares import LevelAssigner, PointSquaresObjective, check_points_of
 from lossatlas.objectives.slots import BoxPairs, ClassTarget, LossFunction, Regression
@@ -62,7 +59,7 @@ class VarifocalNetOutputs:
         check_points_of(self.points, self.strides, predictions)
 
 
-class VarifocalNet(PointSquaresObjective):
+class VarifocalNet(PointSquaresObjective, DetectionDecoder[VarifocalNetOutputs]):
     """The training objective of VarifocalNet, without a network.
 
     Formula:
@@ -187,46 +184,14 @@ class VarifocalNet(PointSquaresObjective):
         boxes = positives.boxes
         return BoxPairs(self.coder.decode(distances, *place), boxes, distances, self.coder.encode(boxes, *place))
 
-    @torch.no_grad()
-    def decode(
-        self,
-        outputs: VarifocalNetOutputs,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        *,
-        score_threshold: float = 0.05,
-        iou_threshold: float = 0.6,
-        max_candidates: int = 1000,
-        max_detections: int = 100,
-        nms: NMS | None = batched_nms,
-    ) -> list[Detections]:
-        """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
+    def scores(self, outputs: VarifocalNetOutputs) -> Tensor:
+        """Return σ(class logit)."""
+        return upcast(outputs.class_logits)[0].sigmoid()
 
-        The score is σ(class logit), the box the refined one.
-
-        Args:
-            outputs: of a batch of B images.
-            image_sizes: height and width of each image in pixels, to which boxes are clipped; None clips nothing.
-            score_threshold: scores must be above it.
-            iou_threshold: of non-maximum suppression within a class.
-            max_candidates: pairs of point and class of an image, highest score first, that are decoded.
-            max_detections: detections that are returned for an image.
-            nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`; None suppresses nothing.
-        """
-
-        def boxes_of(image: int, prediction: Tensor) -> Tensor:
-            place = (outputs.points[prediction], outputs.strides[prediction])
-            return self.coder.decode(outputs.refined_distances[image, prediction], *place)
-
-        return select_detections(
-            upcast(outputs.class_logits)[0].sigmoid(),
-            boxes_of,
-            image_sizes,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_candidates=max_candidates,
-            max_detections=max_detections,
-            nms=nms,
-        )
+    def boxes(self, outputs: VarifocalNetOutputs, image: int, prediction: Tensor) -> Tensor:
+        """Return the refined boxes."""
+        place = (outputs.points[prediction], outputs.strides[prediction])
+        return self.coder.decode(outputs.refined_distances[image, prediction], *place)
 
 
 def _iou(pairs: BoxPairs) -> Tensor:

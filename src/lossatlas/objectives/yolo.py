@@ -1,24 +1,21 @@
 """What the detectors of the YOLO family share: an objectness for every prediction, a class for the positive ones."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeAlias, TypedDict, TypeVar, get_args
+from typing import ClassVar, Literal, Protocol, TypeAlias, TypedDict, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossatlas.assign import Assignment, SoftAssignment
-from lossatlas.boxes.nms import batched_nms
 from lossatlas.checks import check_choice, check_floating, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.boxes import ciou_loss
 from lossatlas.losses.catalog import find
+from lossatlas.objectives.decoder import Decoding, DetectionDecoder
 from lossatlas.objectives.dense import (
-    NMS,
     BoxObjective,
-    Detections,
     Positives,
     Target,
     box_quality,
@@ -26,7 +23,6 @@ from lossatlas.objectives.dense import (
     class_targets,
     gather_positives,
     localization_error,
-    select_detections,
 )
 from lossatlas.objectives.slots import (
     SOFTMAX_KINDS,
@@ -43,7 +39,6 @@ NormalizeBy = Literal["positives", "images"]
 ObjectnessTarget = Literal["one", "iou", "ciou"]
 
 Assigner: TypeAlias = Callable[..., Assignment]
-AnyOutputs = TypeVar("AnyOutputs")
 AnyAnchorOutputs = TypeVar("AnyAnchorOutputs", bound="YOLOAnchorOutputs")
 
 
@@ -115,53 +110,6 @@ def is_softmax(loss: LossFunction) -> bool:
     return entry is not None and entry.input_kind in SOFTMAX_KINDS
 
 
-class DetectionDecoder(Generic[AnyOutputs]):
-    """From raw outputs to detections, for objectives that say what scores and boxes the outputs stand for."""
-
-    def scores(self, outputs: AnyOutputs) -> Tensor:
-        """Return the ``(B, P, C)`` scores from 0 to 1."""
-        raise NotImplementedError
-
-    def boxes(self, outputs: AnyOutputs, image: int, prediction: Tensor) -> Tensor:
-        """Return the ``(K, 4)`` xyxy boxes of the given predictions ``(K,)`` of an image of the batch."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def decode(
-        self,
-        outputs: AnyOutputs,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        *,
-        score_threshold: float = 0.01,
-        iou_threshold: float = 0.6,
-        max_candidates: int = 1000,
-        max_detections: int = 100,
-        nms: NMS | None = batched_nms,
-    ) -> list[Detections]:
-        """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
-
-        Args:
-            outputs: of a batch of B images.
-            image_sizes: height and width of each image in pixels, to which boxes are clipped; None clips nothing.
-            score_threshold: scores must be above it.
-            iou_threshold: of non-maximum suppression within a class.
-            max_candidates: pairs of prediction and class of an image, highest score first, that are decoded.
-            max_detections: detections that are returned for an image.
-            nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as `soft_nms` or
-                torchvision's; None suppresses nothing.
-        """
-        return select_detections(
-            self.scores(outputs),
-            functools.partial(self.boxes, outputs),
-            image_sizes,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_candidates=max_candidates,
-            max_detections=max_detections,
-            nms=nms,
-        )
-
-
 class YOLOOptions(TypedDict):
     """Keyword arguments that all objectives of the family share."""
 
@@ -182,6 +130,7 @@ class YOLOOptions(TypedDict):
 class YOLOObjective(BoxObjective):
     """Slots, normaliser and terms of a detector that asks everywhere for an object, and for its class where one is."""
 
+    decoding: ClassVar[Decoding] = Decoding(score_threshold=0.01)
     slot: type[SigmoidLoss] = SigmoidLoss
     """Of the objectness and of independent classes."""
 

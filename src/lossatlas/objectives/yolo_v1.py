@@ -12,10 +12,11 @@ from lossatlas.boxes.yolo_coders import YOLOv1Coder
 from lossatlas.checks import check_floating
 from lossatlas.dtypes import upcast
 from lossatlas.losses.squared import mse_loss
+from lossatlas.objectives.decoder import DetectionDecoder
 from lossatlas.objectives.dense import Target, check_predictions, check_targets, gather_positives
 from lossatlas.objectives.slots import BoxPairs, ClassTarget, LossFunction, Regression, SigmoidLoss
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
-from lossatlas.objectives.yolo import DetectionDecoder, NormalizeBy, ObjectnessTarget, YOLOObjective
+from lossatlas.objectives.yolo import NormalizeBy, ObjectnessTarget, YOLOObjective
 from lossatlas.objectives.yolo_darknet import check_image_size
 
 

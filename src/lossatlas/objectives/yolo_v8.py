@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,11 +15,12 @@ from lossatlas.dtypes import upcast
 from lossatlas.losses.boxes import ciou_loss
 from lossatlas.losses.classification import binary_cross_entropy_with_logits
 from lossatlas.losses.quality import distribution_focal_loss
+from lossatlas.objectives.decoder import Decoding, DetectionDecoder
 from lossatlas.objectives.dense import DenseObjective, Target, check_predictions, check_targets, gather_positives
 from lossatlas.objectives.point_squares import check_points_of
 from lossatlas.objectives.slots import BinLoss, BoxPairs, ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
-from lossatlas.objectives.yolo import DetectionDecoder, gather_quality
+from lossatlas.objectives.yolo import gather_quality
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,8 @@ class YOLOv8(DetectionDecoder[YOLOv8Outputs], DenseObjective):
         There is no paper; the formula is that of ultralytics' detection loss, version 8 (2023). Feng et al., "TOOD",
         2021, arXiv 2108.07755 (s), and Li et al., "Generalized Focal Loss", 2020, arXiv 2006.04388 (distributions).
     """
+
+    decoding: ClassVar[Decoding] = Decoding(score_threshold=0.01)
 
     def __init__(
         self,

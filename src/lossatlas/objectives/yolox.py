@@ -14,11 +14,12 @@ from lossatlas.checks import check_floating, check_number
 from lossatlas.losses.boxes import iou_loss
 from lossatlas.losses.classification import binary_cross_entropy_with_logits
 from lossatlas.losses.regression import l1_loss
+from lossatlas.objectives.decoder import DetectionDecoder
 from lossatlas.objectives.dense import Target, check_predictions, check_targets, gather_positives
 from lossatlas.objectives.point_squares import check_points_of
 from lossatlas.objectives.slots import BoxLoss, BoxPairs, ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
-from lossatlas.objectives.yolo import DetectionDecoder, ObjectnessTarget, YOLOObjective, gather_quality, is_softmax
+from lossatlas.objectives.yolo import ObjectnessTarget, YOLOObjective, gather_quality, is_softmax
 
 DEFAULT_BOX_LOSS = functools.partial(iou_loss, mode="square")
 

@@ -9,6 +9,7 @@ import pytest
 from lossatlas.lab.comparison import Trainer, compare
 from lossatlas.lab.report.builder import read_log
 from tests.lab.comparison.fakes import fake_data
+from tests.lab.training.blobs import blobs_data
 
 
 @pytest.mark.slow
@@ -33,6 +34,33 @@ def test_a_real_comparison(tmp_path: Path, objective: str) -> None:
         assert {"box", "class", "total"} <= set(rows[0]["terms"])
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("trials/*/*/*")}
     assert compare("scenes", out=tmp_path, **arguments) == summary
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("trials/*/*/*")} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["segmentation", "deep_segmentation"])
+def test_a_real_comparison_of_masks(tmp_path: Path, objective: str) -> None:
+    arguments: dict[str, Any] = {
+        "task": "segmentation",
+        "objective": objective,
+        "vary": ["loss=cross_entropy,dice(squared=True),lovasz_hinge"],
+        "seeds": 2,
+        "steps": 4,
+        "recipe": {"batch_size": 2, "evaluations": 2},
+        "trainer": Trainer(load=lambda source, task: blobs_data()),
+    }
+    summary = compare("blobs", out=tmp_path, **arguments)
+    assert summary.complete
+    assert not summary.failed
+    assert summary.primary_metric.name == "mIoU"
+    terms = {"segmentation", "total"} | ({"auxiliary"} if objective == "deep_segmentation" else set())
+    for folder in (tmp_path / "trials").glob("*/*"):
+        assert set(next(read_log(folder))["terms"]) == terms
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('class="mask"') == 4 * 4  # of every test image the truth and three variants
+    assert "IoU of each class" in page
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("trials/*/*/*")}
+    assert compare("blobs", out=tmp_path, **arguments) == summary
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("trials/*/*/*")} == before
 
 

@@ -111,7 +111,7 @@ def _curve_charts(plan: Plan, out: Path) -> list[Chart]:
     drawn = []
     for metric in plan.task.metrics[:2]:
         curves = _curves(logs, "eval", "metrics", metric.name)
-        if any(line for curve in curves for line in curve.seeds):
+        if any(len(line) > 1 for curve in curves for line in curve.seeds):
             better = f"{'higher' if metric.higher_is_better else 'lower'} is better"
             drawn.append(_curve_chart(f"{metric.label} on test", curves, better))
     terms = dict.fromkeys(

@@ -1,5 +1,6 @@
 """Random changes of training images, as functions of nothing but the sample and a random generator."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lossatlas.boxes.geometry import area
 from lossatlas.lab.data import Sample
+from lossatlas.lab.data.turning import Turn
 
 MIN_VISIBLE = 0.25
 """The part of a box that stays in the picture, at least, for its object to stay among the targets."""
@@ -50,12 +52,14 @@ class Motion:
         window: where it lies, enlarged or reduced, over the frame.
         after: height and width of the frame.
         mirrored: whether the frame was mirrored then, left to right.
+        angle: in radians, by which the picture was turned clockwise around the middle of the frame before that.
     """
 
     before: tuple[int, int]
     window: Window
     after: tuple[int, int]
     mirrored: bool
+    angle: float = 0.0
 
     def points(self, points: Tensor) -> Tensor:
         """Return where (..., 2) x, y points of the picture lie in the frame, in pixels; outside included.
@@ -67,6 +71,9 @@ class Motion:
         """
         factor = points.new_tensor([self.window.width / self.before[1], self.window.height / self.before[0]])
         moved = points * factor + points.new_tensor([self.window.left, self.window.top])
+        if self.angle:
+            middle = self.after[1] / 2, self.after[0] / 2
+            moved = Turn(self.angle, middle, middle).points(moved)
         if self.mirrored:
             moved = torch.stack((self.after[1] - moved[..., 0], moved[..., 1]), dim=-1)
         return moved
@@ -132,6 +139,7 @@ class Augmentation:
         color_jitter: brightness and contrast change by a part of at most this.
         horizontal_flip: whether half of the pictures are mirrored.
         move: does to the ground truth what was done to the picture.
+        rotation: the picture is turned around the middle of the frame by at most so many degrees, either way.
     """
 
     image_size: int
@@ -139,6 +147,7 @@ class Augmentation:
     color_jitter: float
     horizontal_flip: bool
     move: Move
+    rotation: float = 0.0
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Example:
         """Return a changed image with its objects; those of which too little is seen are left out.
@@ -160,24 +169,28 @@ class Augmentation:
         factor = (1 + self.scale_jitter) ** (2 * zoom - 1)
         scaled = max(1, round(height * factor)), max(1, round(width * factor))
         window = Window(*scaled, _place(height - scaled[0], down), _place(width - scaled[1], right))
-        image = paste(
-            normalize_image(
-                resize(sample.image, *scaled),
-                self.color_jitter * (2 * brightness - 1),
-                self.color_jitter * (2 * contrast - 1),
-            ),
-            window,
-            (height, width),
+        angle = math.radians(self.rotation * (2 * generator.random() - 1)) if self.rotation else 0.0
+        picture = normalize_image(
+            resize(sample.image, *scaled),
+            self.color_jitter * (2 * brightness - 1),
+            self.color_jitter * (2 * contrast - 1),
         )
+        image = _turned(picture, window, (height, width), angle) if angle else paste(picture, window, (height, width))
         mirrored = self.horizontal_flip and flip < 0.5
         before = (sample.image.shape[1], sample.image.shape[2])
-        target = self.move(sample.target, Motion(before, window, (height, width), mirrored))
+        target = self.move(sample.target, Motion(before, window, (height, width), mirrored, angle))
         return Example(image.flip(-1) if mirrored else image, target)
 
 
 def _place(free: int, share: float) -> int:
     """Return a whole number between 0 and `free`, which may be negative, both included."""
     return min(int(share * (abs(free) + 1)), abs(free)) * (1 if free >= 0 else -1)
+
+
+def _turned(picture: Tensor, window: Window, size: tuple[int, int], angle: float) -> Tensor:
+    """Return what a frame shows of a picture that has been resized already and is turned around the frame's middle."""
+    y, x = size[0] / 2, size[1] / 2
+    return Turn(angle, (x - window.left, y - window.top), (x, y)).picture(picture, size)
 
 
 def paste(picture: Tensor, window: Window, size: tuple[int, int], fill: float = 0.0) -> Tensor:
@@ -243,3 +256,40 @@ def move_mask(mask: Tensor, motion: Motion, fill: int) -> Tensor:
     moved = F.interpolate(mask[None, None].double(), size=(window.height, window.width), mode="nearest-exact")[0]
     moved = paste(moved.to(mask.dtype), window, motion.after, fill)[0]
     return moved.flip(-1) if motion.mirrored else moved
+
+
+def move_people(target: Mapping[str, Tensor], motion: Motion) -> dict[str, Tensor]:
+    """Return people as a frame shows them; those of whom too little is seen are left out.
+
+    Keypoints that leave the frame are not labelled any more. Boxes of turned people are those around their turned
+    boxes, and so have some room to spare.
+
+    Args:
+        target: ``boxes`` (G, 4), ``labels`` (G,), ``iscrowd`` (G,), ``area`` (G,), ``keypoints`` (G, K, 3) and, if the
+            picture was mirrored, ``mirror`` (K,), for each keypoint the one whose place it takes.
+        motion: what was done to the picture.
+
+    Raises:
+        ValueError: a mirrored picture of keypoints of which nobody knows left from right.
+    """
+    height, width = motion.after
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    corners = motion.points(torch.stack((x1, y1, x2, y1, x2, y2, x1, y2), dim=1).view(-1, 4, 2))
+    boxes = torch.cat((corners.amin(1), corners.amax(1)), dim=1)
+    seen = torch.minimum(boxes.clamp(min=0), torch.tensor([width, height] * 2))
+    kept = area(seen) > MIN_VISIBLE * area(boxes)
+    places, visibility = motion.points(target["keypoints"][kept, :, :2]), target["keypoints"][kept, :, 2:]
+    inside = ((places >= 0) & (places < torch.tensor([width, height]))).all(-1, keepdim=True)
+    keypoints = torch.where(inside & (visibility > 0), torch.cat((places, visibility), dim=-1), 0)
+    if motion.mirrored:
+        if "mirror" not in target:
+            raise ValueError("images cannot be mirrored: the names of the keypoints do not tell left from right")
+        keypoints = keypoints[:, target["mirror"]]
+    zoom = motion.window.width * motion.window.height / (motion.before[0] * motion.before[1])
+    return {
+        "boxes": seen[kept],
+        "labels": target["labels"][kept],
+        "iscrowd": target["iscrowd"][kept],
+        "area": target["area"][kept] * zoom,
+        "keypoints": keypoints,
+    }

@@ -98,9 +98,9 @@ def compare(
         str | None,
         typer.Option(
             help="The name of the task's built-in set; or a folder with train.json and test.json (or val.json) in "
-            "COCO's format beside its images; or for detection one in YOLO's format, and for segmentation one with "
-            "images beside masks or instances.",
-            show_default="digits",
+            "COCO's format beside its images; or for detection one in YOLO's format, for segmentation one with "
+            "images beside masks or instances, and for pose one with keypoints in COCO's format.",
+            show_default="digits, for pose figures",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -110,6 +110,16 @@ def compare(
     ] = None,
     test: Annotated[
         Path | None, typer.Option(help="COCO JSON of the images to score on, with --train.", rich_help_panel="Data")
+    ] = None,
+    compose: Annotated[
+        str | None,
+        typer.Option(
+            help="For pose, if images show one animal each in front of black: put several together to a scene, turned "
+            "and placed at random.",
+            metavar="N-M",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
     ] = None,
     task: Annotated[
         str | None,
@@ -161,6 +171,9 @@ def compare(
             default="yes, but for digits",
         ),
     ] = None,
+    rotation: Annotated[
+        float | None, _setting("rotation", "Images are turned by up to so many degrees (pose).", default="30 for pose")
+    ] = None,
     evaluations: Annotated[int | None, _setting("evaluations", "How often a trial is scored.")] = None,
     backend: Annotated[
         str | None, _setting("backend", "Library that computes AP: `faster-coco-eval` or `pycocotools`.")
@@ -193,6 +206,7 @@ def compare(
             data=data,
             train=train,
             test=test,
+            compose=compose,
             task=task,
             objective=objective,
             vary=vary or (),

@@ -34,6 +34,7 @@ from lossatlas.lab.plan import (
     refuse_differences,
     versions,
 )
+from lossatlas.lab.registry import find_objective
 from lossatlas.lab.report import write_report
 from lossatlas.lab.summary import Summary, Trial
 from lossatlas.lab.tasks import Task, choose_objective, default_recipe, task_of
@@ -91,6 +92,7 @@ def compare(
     steps: int | None = None,
     train: str | Path | None = None,
     test: str | Path | None = None,
+    compose: str | None = None,
     recipe: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
     trainer: Trainer | None = None,
@@ -112,6 +114,8 @@ def compare(
         steps: steps of one trial, instead of `minutes`.
         train: COCO JSON of the images to train on, instead of `data`.
         test: COCO JSON of the images to score on.
+        compose: for pose, how many images that show one animal each in front of black are put together to one, such
+            as ``"2-4"``.
         recipe: settings of training by their names in `TrialConfig`, where they shall differ from the defaults.
         listener: is told how it gets on.
         trainer: what trains, if not lossatlas itself.
@@ -127,8 +131,8 @@ def compare(
     objective = choose_objective(task, objective)
     variants = parse_variants(vary, objective)
     recipe = _check_settings(objective, seeds, minutes, steps, recipe or {})
-    source = _source(data, train, test, task_of(objective))
-    loaded = trainer.load(source, task_of(objective))
+    source = _source(data, train, test, compose, task_of(objective))
+    loaded = find_objective(objective).see(trainer.load(source, task_of(objective)))
     wanted = Plan(
         data=loaded.name,
         source=source,
@@ -168,6 +172,8 @@ def _check_settings(
     for name in recipe:
         if name not in defaults:
             raise ArgumentError(f"unknown setting of training {name!r}; valid: {', '.join(defaults)}")
+    if recipe.get("rotation") and not task_of(objective).turns:
+        raise ArgumentError(f"setting of training: rotation is not for {task_of(objective).name}, only for pose")
     try:
         TrialConfig(objective=objective, losses={}, seed=0, steps=1, **(defaults | dict(recipe)))
     except (TypeError, ValueError) as error:
@@ -175,14 +181,16 @@ def _check_settings(
     return {name: value for name, value in recipe.items() if value != defaults[name]}
 
 
-def _source(data: str | Path | None, train: str | Path | None, test: str | Path | None, task: Task) -> Source:
+def _source(
+    data: str | Path | None, train: str | Path | None, test: str | Path | None, compose: str | None, task: Task
+) -> Source:
     if (train is None) != (test is None):
         raise ArgumentError("--train and --test go together: give the JSON file of both, or a folder with --data")
     if train is not None and test is not None:
         if data is not None:
             raise ArgumentError("give either --data, or --train and --test")
-        return Source(None, str(train), str(test))
-    return Source(task.builtin if data is None else str(data))
+        return Source(None, str(train), str(test), compose)
+    return Source(task.builtin if data is None else str(data), compose=compose)
 
 
 def _settle(wanted: Plan, out: Path, data: Data[Any], listener: Listener, trainer: Trainer) -> Plan:

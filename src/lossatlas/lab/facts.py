@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lossatlas.targets.skeletons import Skeleton
+
 
 @dataclass(frozen=True, eq=False)
 class Facts:
@@ -33,3 +35,15 @@ class Facts:
         """Return the mean logarithm of the sides of the objects, of an eighth of the image where none is known."""
         sides = self.box_sizes[(self.box_sizes > 0).all(1)]
         return sides.log().mean().item() if len(sides) else math.log(self.image_size / 8)
+
+
+@dataclass(frozen=True, eq=False)
+class PoseFacts(Facts):
+    """What is known of the training images for pose.
+
+    Args:
+        skeleton: what the keypoints are. A way along its limbs leads from each keypoint to every other: those of the
+            data, and what was missing to make them one piece.
+    """
+
+    skeleton: Skeleton = field(default_factory=lambda: Skeleton("", (), ()))

@@ -104,3 +104,20 @@ class SegmentationLearner(Learner):
         """Return ``logits`` (C, h, w) of each image."""
         found = network(images).logits
         return [{"logits": logits[:, :height, :width]} for logits, (height, width) in zip(found, sizes, strict=True)]
+
+
+class PoseLearner(Learner):
+    """The learner of every objective of pose: it has ``decode(outputs)``."""
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Return ``keypoints`` (P, K, 3), x, y and score, 0 for what was not found, and ``scores`` (P,) of each image.
+
+        Keypoints in what was added to fill the batch are moved to the edge of the image.
+        """
+        found: list[Prediction] = self.objective.decode(network(images))
+        for person, (height, width) in zip(found, sizes, strict=True):
+            points = person["keypoints"]
+            limit = points.new_tensor([width, height, torch.inf])
+            person["keypoints"] = points.clamp(min=0).minimum(limit)
+        return found

@@ -1,6 +1,7 @@
 """What a comparison is about, and whether it may go on in a folder: the content of ``comparison.json``."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -36,11 +37,13 @@ class Source:
         data: name of the task's built-in data set or a path; None with `train` and `test`.
         train: file of the images to train on.
         test: file of the images to score on.
+        compose: how many images are put together to one, such as ``"2-4"``; None for images as they are.
     """
 
     data: str | None
     train: str | None = None
     test: str | None = None
+    compose: str | None = None
 
     def load(self, task: Task) -> Data[Any]:
         """Read the data for a task.
@@ -50,11 +53,28 @@ class Source:
             DataError: data that cannot be trained on.
         """
         try:
-            return task.load(self.data, train=self.train, test=self.test)
+            data = task.load(self.data, train=self.train, test=self.test)
+            return data if self.compose is None else task.compose(data, read_range(self.compose))
         except DataError:
             raise
         except ValueError as error:
             raise ArgumentError(str(error)) from error
+
+
+def read_range(text: str) -> tuple[int, int]:
+    """Read a range of whole numbers.
+
+    Raises:
+        ValueError: text that is none.
+
+    Example:
+        >>> read_range("2-4"), read_range("3")
+        ((2, 4), (3, 3))
+    """
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if found is None:
+        raise ValueError(f"compose: expected a number or a range such as 2-4, got {text!r}")
+    return int(found[1]), int(found[2] or found[1])
 
 
 @dataclass(frozen=True)
@@ -178,6 +198,8 @@ def command_line(plan: Plan, out: Path) -> str:
         words += ["--data", plan.source.data]
     else:
         words += ["--train", str(plan.source.train), "--test", str(plan.source.test)]
+    if plan.source.compose is not None:
+        words += ["--compose", plan.source.compose]
     if plan.task.name != DEFAULT_TASK:
         words += ["--task", plan.task.name]
     words += ["--objective", plan.objective]

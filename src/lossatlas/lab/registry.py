@@ -13,14 +13,18 @@ import torch
 from torch import nn
 
 from lossatlas.boxes.coders import DistributionCoder
+from lossatlas.lab.data.crops import one_person_each
 from lossatlas.lab.data.segmentation import VOID
+from lossatlas.lab.data.skeleton import sigmas_of
 from lossatlas.lab.errors import ArgumentError, unknown
-from lossatlas.lab.facts import Facts
-from lossatlas.lab.learner import DetectionLearner, Learner, SegmentationLearner, SetLearner
+from lossatlas.lab.facts import Facts, PoseFacts
+from lossatlas.lab.learner import DetectionLearner, Learner, PoseLearner, SegmentationLearner, SetLearner
 from lossatlas.lab.networks.anchors import AnchorDetector
 from lossatlas.lab.networks.backbone import COARSEST_STRIDE, STRIDES
 from lossatlas.lab.networks.centers import CenterDetector
 from lossatlas.lab.networks.points import PointDetector
+from lossatlas.lab.networks.poses import COARSEST_STRIDE as POSE_STRIDE
+from lossatlas.lab.networks.poses import FieldNetwork, HeatmapNetwork, TagNetwork
 from lossatlas.lab.networks.queries import QueryDetector
 from lossatlas.lab.networks.squares import SQUARE_SCALE, SquareDetector, StarDetector
 from lossatlas.lab.networks.two_stage import TwoStageDetector
@@ -28,7 +32,20 @@ from lossatlas.lab.networks.unet import COARSEST_STRIDE as UNET_STRIDE
 from lossatlas.lab.networks.unet import UNet
 from lossatlas.lab.networks.yolo import BINS as DISTANCES
 from lossatlas.lab.networks.yolo import YOLOAnchorDetector, YOLOv8Detector, YOLOXDetector
-from lossatlas.lab.slots import BINS, BOX, HEATMAP, MASKS, OBJECTNESS, SIGMOID, SOFTMAX, Slot
+from lossatlas.lab.slots import (
+    BINS,
+    BOX,
+    COORDINATES,
+    FIELDS,
+    HEATMAP,
+    HEATMAPS,
+    MASKS,
+    OBJECTNESS,
+    SIGMOID,
+    SOFTMAX,
+    TAGS,
+    Slot,
+)
 from lossatlas.lab.two_stage import TwoStageLearner, build_faster_rcnn
 from lossatlas.objectives import (
     ATSS,
@@ -37,8 +54,11 @@ from lossatlas.objectives import (
     GFL,
     SSD,
     YOLOX,
+    AssociativeEmbedding,
     CenterNet,
     GFLOutputs,
+    Heatmap,
+    PartAffinity,
     RetinaNet,
     Segmentation,
     SSDOutputs,
@@ -53,6 +73,12 @@ from lossatlas.objectives import (
     YOLOv5Outputs,
     YOLOv8,
 )
+from lossatlas.targets import KeypointHeatmaps
+
+HEATMAP_SIGMA = 2.0
+"""Standard deviation of the Gaussians of heatmaps at half of the resolution, in cells."""
+COARSE_SIGMA = 1.5
+"""The same at a quarter of the resolution."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +98,7 @@ class ObjectiveSpec:
         learner: joins network and objective.
         recipe: settings of training whose default is another than the task's, by their names in `TrialConfig`.
         multiple: height and width of the network's input are multiples of this many pixels.
+        view: what the objective makes of the data before anything is trained or scored on it.
     """
 
     name: str
@@ -84,6 +111,11 @@ class ObjectiveSpec:
     learner: Callable[[nn.Module, nn.Module], Learner] = DetectionLearner
     recipe: Mapping[str, Any] = field(default_factory=dict)
     multiple: int = COARSEST_STRIDE
+    view: Callable[[Any], Any] | None = None
+
+    def see(self, data: Any) -> Any:
+        """Return what the objective makes of the data."""
+        return data if self.view is None else self.view(data)
 
     def build(self, facts: Any, losses: Mapping[str, Any] | None = None) -> nn.Module:
         """Return the objective.
@@ -104,6 +136,21 @@ _DENSE = {"box": BOX, "cls": SIGMOID}
 _PIXELS = {"loss": MASKS}
 _YOLO = {**_DENSE, "obj": OBJECTNESS}
 _SOFTMAX = {"box": BOX, "cls": SOFTMAX}
+
+
+def _heatmap_settings(facts: PoseFacts) -> dict[str, Any]:
+    heatmaps = KeypointHeatmaps(sigma=HEATMAP_SIGMA, convention="area")
+    return {"heatmaps": heatmaps, "sigmas": torch.tensor(sigmas_of(facts.skeleton))}
+
+
+def _tag_settings(facts: PoseFacts) -> dict[str, Any]:
+    heatmaps = KeypointHeatmaps(sigma=COARSE_SIGMA, convention="area")
+    return {"heatmaps": heatmaps, "order": facts.skeleton.grouping_order}
+
+
+def _field_settings(facts: PoseFacts) -> dict[str, Any]:
+    return {"heatmaps": KeypointHeatmaps(sigma=COARSE_SIGMA, convention="area"), "skeleton": facts.skeleton}
+
 
 _SPECS = (
     ObjectiveSpec("fcos", "detection", "points and centerness", PointDetector, FCOS, _DENSE),
@@ -227,6 +274,40 @@ _SPECS = (
         _PIXELS,
         learner=SegmentationLearner,
         multiple=UNET_STRIDE,
+    ),
+    ObjectiveSpec(
+        "heatmap",
+        "pose",
+        "a map for each keypoint of one person; where images show several, they are cut out",
+        HeatmapNetwork,
+        Heatmap,
+        {"loss": HEATMAPS, "coordinate": COORDINATES},
+        settings=_heatmap_settings,
+        learner=PoseLearner,
+        multiple=POSE_STRIDE,
+        view=one_person_each,
+    ),
+    ObjectiveSpec(
+        "associative_embedding",
+        "pose",
+        "maps of the keypoints of all people, and tags that say whose they are",
+        TagNetwork,
+        AssociativeEmbedding,
+        {"loss": HEATMAPS, "tag": TAGS},
+        settings=_tag_settings,
+        learner=PoseLearner,
+        multiple=POSE_STRIDE,
+    ),
+    ObjectiveSpec(
+        "part_affinity",
+        "pose",
+        "maps of the keypoints of all people, and fields along their limbs",
+        FieldNetwork,
+        PartAffinity,
+        {"loss": HEATMAPS, "field": FIELDS},
+        settings=_field_settings,
+        learner=PoseLearner,
+        multiple=POSE_STRIDE,
     ),
 )
 

@@ -6,6 +6,15 @@ from typing import Any, TypeAlias
 
 import torch
 
+from lossatlas.objectives.map_slots import (
+    COORDINATE_KINDS,
+    FIELD_KINDS,
+    MAP_KINDS,
+    TAG_KINDS,
+    CoordinateLoss,
+    MapLoss,
+    TagLoss,
+)
 from lossatlas.objectives.pixel_slots import SEGMENTATION_KINDS, SegmentationLoss
 from lossatlas.objectives.slots import (
     BIN_KINDS,
@@ -25,6 +34,8 @@ Loss: TypeAlias = Callable[..., Any]
 
 TRIAL_CLASSES = 2
 """Classes of what a loss is tried out on."""
+TRIAL_KEYPOINTS = 17
+"""Keypoints of what a loss is tried out on; more than any loss takes of them as hard ones."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,27 @@ def _try_masks(loss: Loss) -> object:
     return SegmentationLoss(loss)(torch.zeros(1, TRIAL_CLASSES, 2, 2), mask, ignore_index=255)
 
 
+def _try_heatmaps(loss: Loss) -> object:
+    maps, target = torch.zeros(1, TRIAL_KEYPOINTS, 2, 2), torch.eye(2).expand(1, TRIAL_KEYPOINTS, 2, 2)
+    return MapLoss(loss)(maps, target, torch.ones_like(maps, dtype=torch.bool), torch.ones(()))
+
+
+def _try_fields(loss: Loss) -> object:
+    fields = torch.zeros(1, 2, 2, 2)
+    valid = torch.ones(1, 1, 2, 2, dtype=torch.bool)
+    return MapLoss(loss, fields=True)(fields, torch.ones_like(fields), valid, torch.ones(()))
+
+
+def _try_tags(loss: Loss) -> object:
+    return TagLoss(loss)(torch.zeros(1, TRIAL_KEYPOINTS, 2, 2), torch.zeros(1, 1, TRIAL_KEYPOINTS, dtype=torch.int64))
+
+
+def _try_coordinates(loss: Loss) -> object:
+    logits, target = torch.zeros(1, TRIAL_KEYPOINTS, 2, 2), torch.full((1, TRIAL_KEYPOINTS, 2), 0.5)
+    visible = torch.ones(1, TRIAL_KEYPOINTS, dtype=torch.bool)
+    return CoordinateLoss(loss)(logits, target, visible, torch.ones(1))
+
+
 BOX = Slot("box_loss", BOX_KINDS, _try_boxes)
 SIGMOID = Slot("class_loss", SIGMOID_KINDS, _try_logits(SigmoidLoss))
 HEATMAP = Slot("class_loss", HEATMAP_KINDS, _try_logits(HeatmapLoss))
@@ -90,5 +122,10 @@ SOFTMAX = Slot("class_loss", SOFTMAX_KINDS, _try_softmax, extra_classes=1)
 BINS = Slot("distribution_loss", BIN_KINDS, _try_bins)
 MASKS = Slot("loss", SEGMENTATION_KINDS, _try_masks)
 
-SLOTS = (BOX, SIGMOID, SOFTMAX, BINS, MASKS, HEATMAP)
+HEATMAPS = Slot("heatmap_loss", MAP_KINDS, _try_heatmaps)
+COORDINATES = Slot("coordinate_loss", COORDINATE_KINDS, _try_coordinates)
+FIELDS = Slot("field_loss", FIELD_KINDS, _try_fields)
+TAGS = Slot("tag_loss", TAG_KINDS, _try_tags)
+
+SLOTS = (BOX, SIGMOID, SOFTMAX, BINS, MASKS, HEATMAP, HEATMAPS, COORDINATES, FIELDS, TAGS)
 """One of each sort; an objective may have several of a sort, under the names of its own arguments."""

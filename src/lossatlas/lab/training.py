@@ -105,6 +105,7 @@ class _Trainer:
             color_jitter=config.color_jitter,
             horizontal_flip=data.flips if flip is None else flip,
             move=self.task.move,
+            rotation=config.rotation,
         )
         self.step = 0
 

@@ -29,6 +29,7 @@ class TrialConfig:
         color_jitter: brightness and contrast change by a random part of at most this.
         horizontal_flip: whether half of the images are mirrored; None means as the data says: yes, but for the built-in
             digits, where a mirrored object is none of the classes.
+        rotation: images are turned by a random angle of at most so many degrees either way, in tasks that can do it.
         evaluations: how often the trial is scored, the last time at its end.
         backend: of average precision.
         accelerator: the device to train on, as Lightning Fabric names it.
@@ -48,6 +49,7 @@ class TrialConfig:
     scale_jitter: float = 0.25
     color_jitter: float = 0.1
     horizontal_flip: bool | None = None
+    rotation: float = 0.0
     evaluations: int = 5
     backend: Backend = "faster-coco-eval"
     accelerator: str = "cpu"
@@ -63,6 +65,8 @@ class TrialConfig:
         for name in ("weight_decay", "scale_jitter"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must be at least 0, but got {getattr(self, name)!r}")
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"`rotation` must be from 0 to 180 degrees, but got {self.rotation!r}")
         for name in ("warmup", "ema_decay", "color_jitter"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 0 and below 1, but got {getattr(self, name)!r}")

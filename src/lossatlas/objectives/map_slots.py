@@ -18,6 +18,18 @@ keypoints that are drawn, as CenterNet does."""
 LOGIT_KINDS = frozenset({"heatmap_logits", "quality_logits", "binary_logits"})
 """Losses of logits: the network's maps are heatmaps after a sigmoid."""
 
+MAP_KINDS = LOGIT_KINDS | {"keypoint_maps", "elementwise"}
+"""Losses of heatmaps of keypoints."""
+
+FIELD_KINDS = frozenset({"part_fields", "elementwise"})
+"""Losses of part affinity fields."""
+
+TAG_KINDS = frozenset({"tag_maps"})
+"""Losses of tags."""
+
+COORDINATE_KINDS = frozenset({"keypoints", "scaled_keypoints", "coordinate_logits", "elementwise"})
+"""Losses of the coordinates of keypoints."""
+
 COCO_MEAN_SIGMA = 0.067
 """Mean of the sigmas that COCO's keypoint evaluation gives its 17 keypoints."""
 
@@ -61,7 +73,7 @@ class MapLoss(Slot):
         fields: bool = False,
         name: str = "heatmap_loss",
     ) -> None:
-        kinds = {"part_fields", "elementwise"} if fields else {"keypoint_maps", "elementwise"} | LOGIT_KINDS
+        kinds = FIELD_KINDS if fields else MAP_KINDS
         super().__init__(name, loss, kinds)
         if reduction is not None:
             check_choice("reduction", reduction, get_args(MapReduction))
@@ -150,8 +162,7 @@ class CoordinateLoss(Slot):
         bin_sigma: float | None = None,
         name: str = "coordinate_loss",
     ) -> None:
-        kinds = {"keypoints", "scaled_keypoints", "coordinate_logits", "elementwise"}
-        super().__init__(name, loss, kinds, supplied=("areas", "sigma", "sigmas"))
+        super().__init__(name, loss, COORDINATE_KINDS, supplied=("areas", "sigma", "sigmas"))
         self.register_buffer("sigmas", sigmas)
         self.bin_sigma = bin_sigma
         self.bound = {argument for argument in ("areas", "sigma", "sigmas") if is_bound(loss, argument)}
@@ -208,7 +219,7 @@ class TagLoss(Slot):
     """
 
     def __init__(self, loss: LossFunction, dimensions: int = 1, *, name: str = "tag_loss") -> None:
-        super().__init__(name, loss, {"tag_maps"})
+        super().__init__(name, loss, TAG_KINDS)
         known = self.entry is not None and not is_bound(loss, "dimensions")
         self.options = {"dimensions": dimensions} if known else {}
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from lossatlas.lab.data.composition import compose
 from lossatlas.lab.data.dataset import ImageRecord, ObjectRow, fingerprint
 from lossatlas.lab.data.pose import PoseData, PoseRecord, PoseSplit
-from lossatlas.lab.data.skeleton import Skeleton
+from lossatlas.targets.skeletons import Skeleton
 
 SIDE = 64
-SKELETON = Skeleton.named(["head", "middle", "tail"], [(0, 1), (1, 2)])
+SKELETON = Skeleton("worm", ("head", "middle", "tail"), ((0, 1), (1, 2)))
 
 
 class DotSplit(PoseSplit):

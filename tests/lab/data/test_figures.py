@@ -18,8 +18,8 @@ def test_the_skeleton_is_one_tree_with_known_sides() -> None:
         reached |= set(fresh[0])
     assert reached == set(range(len(SKELETON)))
     assert len(limbs) == len(SKELETON) - 1
-    assert SKELETON.mirror == (0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12)
-    assert SKELETON.stated
+    assert SKELETON.flip() == [0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12]
+    assert len(SKELETON.sigmas) == len(SKELETON)
 
 
 def test_every_number_of_figures_occurs_and_enough_is_seen_of_each(figures: PoseData) -> None:

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from lossatlas.lab.data.coco import load_coco, load_whole_coco
+from lossatlas.lab.data.coco_keypoints import load_coco_keypoints, load_whole_coco_keypoints
 from lossatlas.lab.data.coco_masks import load_coco_masks
 from lossatlas.lab.data.dataset import Data, DetectionData, DetectionSplit, ImageInfo, ImageRecord, Sample, Split
 from lossatlas.lab.data.digit_masks import load_digit_masks
 from lossatlas.lab.data.digits import load_digit_scenes
+from lossatlas.lab.data.figures import load_figures
 from lossatlas.lab.data.mask_folders import MaskKind, load_mask_folders
+from lossatlas.lab.data.pose import PoseData, PoseRecord, PoseSplit
 from lossatlas.lab.data.problems import DataError, Kind, Problem, describe
 from lossatlas.lab.data.segmentation import SegmentationData, SegmentationSplit
 from lossatlas.lab.data.splits import find_annotations, find_folders
@@ -21,6 +24,9 @@ __all__ = [
     "ImageInfo",
     "ImageRecord",
     "Kind",
+    "PoseData",
+    "PoseRecord",
+    "PoseSplit",
     "Problem",
     "Sample",
     "SegmentationData",
@@ -30,6 +36,7 @@ __all__ = [
     "load_coco",
     "load_detection",
     "load_digit_scenes",
+    "load_pose",
     "load_segmentation",
 ]
 
@@ -121,6 +128,44 @@ def load_segmentation(
             f"train.json and test.json or an annotation file, got {str(path)!r}"
         )
     return load_coco_masks(*found, name=path.resolve().name)
+
+
+def load_pose(
+    data: str | Path | None = None, *, train: str | Path | None = None, test: str | Path | None = None
+) -> PoseData:
+    """Load a data set for pose by what a user says of it.
+
+    Args:
+        data: ``"figures"`` for the built-in set (``"./figures"`` is a folder of that name); or a folder with annotation
+            files in COCO's format with keypoints, or one such file, see `find_annotations`. A set without a split of
+            its own is split by a hash of the names, one image in five to test.
+        train: instead of `data`, an annotation file to train on; together with `test`.
+        test: an annotation file to score on.
+
+    Returns:
+        The data, checked.
+
+    Raises:
+        ValueError: if the arguments do not say which data is meant.
+        DataError: if there is anything wrong with the data that would spoil a training.
+    """
+    files = _two_files(data, train, test)
+    if files is not None:
+        return load_coco_keypoints(*files, name=_both(files))
+    assert data is not None
+    if data == "figures":
+        return load_figures()
+    path = Path(data)
+    found = find_annotations(path)
+    if found is None:
+        raise ValueError(
+            f"data: expected 'figures', a folder with train.json and test.json or an annotation file, got {str(path)!r}"
+        )
+    first, second = found
+    name = path.resolve().name
+    return (
+        load_whole_coco_keypoints(first, name=name) if second is None else load_coco_keypoints(first, second, name=name)
+    )
 
 
 def _two_files(data: str | Path | None, train: str | Path | None, test: str | Path | None) -> tuple[Path, Path] | None:

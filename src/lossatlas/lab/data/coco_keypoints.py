@@ -9,16 +9,18 @@ where there is none it is drawn around the labelled keypoints.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from lossatlas.lab.data.coco import EDGE_TOLERANCE, CocoReader, CocoSplit, load_coco, load_whole_coco
-from lossatlas.lab.data.dataset import ObjectRow
+from lossatlas.lab.data.dataset import DetectionData, ObjectRow
 from lossatlas.lab.data.images import CACHE_BYTES
 from lossatlas.lab.data.pose import PoseData, PoseRecord, PoseSplit
 from lossatlas.lab.data.problems import Kind, Problem
-from lossatlas.lab.data.skeleton import Skeleton, read_skeleton
+from lossatlas.lab.data.skeleton import read_skeleton
 from lossatlas.lab.data.values import brief, is_number, whole
+from lossatlas.targets.skeletons import Skeleton
 
 _Keypoints: TypeAlias = list[tuple[float, float, float]]
 
@@ -71,9 +73,9 @@ class KeypointReader(CocoReader):
         except ValueError as error:
             self._report(Kind.SKELETON, f"category {name}: {error}")
             return
-        if self.skeleton is not None and skeleton != self.skeleton:
+        if self.skeleton is not None and replace(skeleton, name=self.skeleton.name) != self.skeleton:
             self._report(Kind.SKELETON, f"category {name} has other keypoints than the category before it")
-        self.skeleton = skeleton
+        self.skeleton = self.skeleton or skeleton
 
     def _teaches(self) -> bool:
         return any(
@@ -124,7 +126,7 @@ class KeypointReader(CocoReader):
             return None
         triples = list(zip(values[::3], values[1::3], values[2::3], strict=True))
         kept: _Keypoints = []
-        for name, (x, y, visibility) in zip(skeleton.names, triples, strict=True):
+        for name, (x, y, visibility) in zip(skeleton.keypoints, triples, strict=True):
             if visibility not in (0, 1, 2):
                 detail = f"keypoint {name!r}: v must be 0 (not labelled), 1 (hidden) or 2 (seen), got {visibility}"
                 self._report(Kind.VALUE, detail, image_id, annotation_id)
@@ -162,6 +164,12 @@ class CocoPoseSplit(PoseSplit, CocoSplit):
         self.skeleton = skeleton
 
 
+def _with_flips(data: DetectionData) -> PoseData:
+    """The data, of which images are not mirrored where nobody knows what becomes of their keypoints."""
+    found = cast(PoseData, data)
+    return replace(found, flips=bool(found.train.skeleton.mirrored))
+
+
 def load_coco_keypoints(train: Path, test: Path, *, name: str) -> PoseData:
     """Read a training and a test split with keypoints from two annotation files in COCO's format.
 
@@ -176,7 +184,7 @@ def load_coco_keypoints(train: Path, test: Path, *, name: str) -> PoseData:
     Raises:
         DataError: if there is anything wrong with either file or its images: all of it, at once.
     """
-    return cast(PoseData, load_coco(train, test, name=name, reader=KeypointReader))
+    return _with_flips(load_coco(train, test, name=name, reader=KeypointReader))
 
 
 def load_whole_coco_keypoints(path: Path, *, name: str) -> PoseData:
@@ -192,4 +200,4 @@ def load_whole_coco_keypoints(path: Path, *, name: str) -> PoseData:
     Raises:
         DataError: if there is anything wrong with the file or its images.
     """
-    return cast(PoseData, load_whole_coco(path, name=name, reader=KeypointReader))
+    return _with_flips(load_whole_coco(path, name=name, reader=KeypointReader))

@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lossatlas.lab.data.dataset import ImageRecord, ObjectRow, fingerprint
 from lossatlas.lab.data.pose import PoseData, PoseRecord, PoseSplit
+from lossatlas.lab.data.turning import Turn
 
 TRAIN_SCENES, TEST_SCENES = 1000, 100
 SCENE_SIDE = 1.5
@@ -30,48 +29,36 @@ _CLEAR = 0.1  # the part of an animal's keypoints that may be so, if there is a 
 _TRIES = 20
 _MARGIN = 2.0  # pixels between the outermost keypoint and the edge of the scene
 
-Points = NDArray[np.float64]
-
 
 class Placement(NamedTuple):
     """Where an image lies in a scene.
 
     Args:
         image: its index in its split.
-        angle: by which it is turned, in radians, clockwise as seen.
-        source: x and y of the point of the image around which it is turned.
-        place: x and y of that point in the scene.
+        turn: how it is turned and where it is put.
     """
 
     image: int
-    angle: float
-    source: tuple[float, float]
-    place: tuple[float, float]
-
-    def move(self, points: Points) -> Points:
-        """Where (K, 2) points of the image lie in the scene."""
-        sine, cosine = math.sin(self.angle), math.cos(self.angle)
-        turned: Points = (points - self.source) @ np.array([[cosine, sine], [-sine, cosine]]) + self.place
-        return turned
+    turn: Turn
 
 
 @dataclass(frozen=True)
 class _Animal:
-    """The one animal of an image: its labelled keypoints and the middle of them."""
+    """The one animal of an image: where its labelled keypoints are, (K', 2), and the middle of them."""
 
-    index: int
-    keypoints: Points  # (K, 3)
-    area: float
+    image: int
+    points: Tensor
+    middle: tuple[float, float]
 
-    @property
-    def labelled(self) -> Points:
-        return self.keypoints[self.keypoints[:, 2] > 0, :2]
+    @classmethod
+    def of(cls, image: int, record: PoseRecord) -> "_Animal":
+        points = _labelled(record.keypoints[0])
+        x, y = ((points.amin(0) + points.amax(0)) / 2).tolist()
+        return cls(image, points, (x, y))
 
-    @property
-    def middle(self) -> tuple[float, float]:
-        low, high = self.labelled.min(axis=0), self.labelled.max(axis=0)
-        x, y = ((low + high) / 2).tolist()
-        return x, y
+
+def _labelled(keypoints: Tensor) -> Tensor:
+    return keypoints[keypoints[:, 2] > 0, :2]
 
 
 class ComposedSplit(PoseSplit):
@@ -93,7 +80,8 @@ class ComposedSplit(PoseSplit):
         """Pixels of a scene, (3, H, W) uint8."""
         scene = torch.zeros(3, self._side, self._side)
         for placement in self._scenes[index]:
-            scene = torch.maximum(scene, _turn(self._base.image(placement.image), placement, self._side))
+            animal = _above_ground(self._base.image(placement.image))
+            scene = torch.maximum(scene, placement.turn.picture(animal, (self._side, self._side)))
         return scene.round().to(torch.uint8)
 
     def image_digest(self, index: int) -> bytes:
@@ -105,79 +93,64 @@ class ComposedSplit(PoseSplit):
         rows, people = [], []
         for placement in placements:
             record = self._base.records[placement.image]
-            keypoints = _animal(placement.image, record).keypoints
-            keypoints[:, :2] = placement.move(keypoints[:, :2])
-            labelled = keypoints[keypoints[:, 2] > 0, :2]
-            (left, top), (right, bottom) = labelled.min(axis=0).tolist(), labelled.max(axis=0).tolist()
+            x_y, visibility = record.keypoints[0].split((2, 1), dim=1)
+            keypoints = torch.cat((placement.turn.points(x_y), visibility), dim=1)
+            points = _labelled(keypoints)
+            left, top, right, bottom = torch.cat((points.amin(0), points.amax(0))).tolist()
             rows.append(ObjectRow((left, top, right, bottom), int(record.labels[0]), False, float(record.areas[0])))
             people.append(keypoints)
         name = f"composed-{self._base.name}-{number:05d}"
         found = ImageRecord.from_rows(number, name, self._side, self._side, rows)
-        return PoseRecord.of(found, np.stack(people), len(self._base.skeleton))
+        return PoseRecord.of(found, torch.stack(people), len(self._base.skeleton))
 
 
-def _animal(index: int, record: PoseRecord) -> _Animal:
-    return _Animal(index, record.keypoints[0].numpy().astype(np.float64), float(record.areas[0]))
-
-
-def _turn(image: Tensor, placement: Placement, side: int) -> Tensor:
-    """Return what a scene shows of an image, (3, side, side) float32, black elsewhere."""
-    height, width = image.shape[1:]
-    centers = torch.arange(side, dtype=torch.float32) + 0.5
-    x, y = centers[None, :] - placement.place[0], centers[:, None] - placement.place[1]
-    sine, cosine = math.sin(placement.angle), math.cos(placement.angle)
-    source_x = cosine * x + sine * y + placement.source[0]
-    source_y = cosine * y - sine * x + placement.source[1]
-    grid = torch.stack((2 * source_x / width - 1, 2 * source_y / height - 1), dim=-1)
-    above_ground = (image.float() - image.float().median()).clamp(min=0)  # no edge where the image ends
-    return F.grid_sample(above_ground[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+def _above_ground(image: Tensor) -> Tensor:
+    """Return an image without its dark ground, so that there is no edge where it ends."""
+    pixels = image.float()
+    return (pixels - pixels.median()).clamp(min=0)
 
 
 def _compose(animals: list[_Animal], count: int, side: int, near: float, draws: np.random.Generator) -> list[Placement]:
     """Return where the animals of one scene lie."""
     placements: list[Placement] = []
-    placed: list[Points] = []
+    placed: list[Tensor] = []
     for number in draws.permutation(len(animals))[:count]:
         animal = animals[number]
-        best: tuple[float, Placement, Points] | None = None
-        for _ in range(_TRIES):
-            placement = _place(animal, side, draws)
-            points = placement.move(animal.labelled)
-            closeness = max((_closeness(points, other, near) for other in placed), default=0.0)
-            if best is None or closeness < best[0]:
-                best = closeness, placement, points
-            if closeness <= _CLEAR:
-                break
-        assert best is not None
-        placements.append(best[1])
-        placed.append(best[2])
+        tried: list[tuple[float, Turn, Tensor]] = []
+        while len(tried) < _TRIES and not (tried and tried[-1][0] <= _CLEAR):
+            turn = _place(animal, side, draws)
+            points = turn.points(animal.points)
+            tried.append((max((_closeness(points, other, near) for other in placed), default=0.0), turn, points))
+        _, turn, points = min(tried, key=lambda found: found[0])
+        placements.append(Placement(animal.image, turn))
+        placed.append(points)
     return placements
 
 
-def _place(animal: _Animal, side: int, draws: np.random.Generator) -> Placement:
+def _place(animal: _Animal, side: int, draws: np.random.Generator) -> Turn:
     """Turn an animal by any angle and put it where all its keypoints are inside the scene, or in the middle."""
     angle, right, down = draws.random(3).tolist()
-    still = Placement(animal.index, 2 * math.pi * angle, animal.middle, (0.0, 0.0))
-    points = still.move(animal.labelled)
-    low, high = _MARGIN - points.min(axis=0), side - _MARGIN - points.max(axis=0)
-    x, y = np.where(low < high, low + (high - low) * (right, down), (low + high) / 2).tolist()
-    return still._replace(place=(x, y))
+    turn = Turn(2 * math.pi * angle, animal.middle, (0.0, 0.0))
+    points = turn.points(animal.points)
+    low, high = _MARGIN - points.amin(0), side - _MARGIN - points.amax(0)
+    x, y = torch.where(low < high, low + (high - low) * torch.tensor([right, down]), (low + high) / 2).tolist()
+    return turn._replace(place=(x, y))
 
 
-def _closeness(points: Points, others: Points, near: float) -> float:
+def _closeness(points: Tensor, others: Tensor, near: float) -> float:
     """The part of the keypoints of one animal that lie over those of another one, of both the larger part."""
-    close = np.linalg.norm(points[:, None] - others[None], axis=2) < near
-    return float(max(close.any(axis=1).mean(), close.any(axis=0).mean()))
+    close = torch.cdist(points, others) < near
+    return max(float(close.any(1).float().mean()), float(close.any(0).float().mean()))
 
 
 def _split(base: PoseSplit, count: tuple[int, int], scenes: int, seed: int) -> ComposedSplit:
-    animals = [_animal(index, record) for index, record in enumerate(base.records) if _shows_one(record)]
+    animals = [_Animal.of(index, record) for index, record in enumerate(base.records) if _shows_one(record)]
     if len(animals) < count[1]:
         raise ValueError(
             f"compose: expected at least {count[1]} {base.name} images that show one object with keypoints, "
             f"got {len(animals)} of {len(base)}"
         )
-    brightness = float(np.median([base.image(animal.index).float().median().item() for animal in animals]))
+    brightness = float(np.median([base.image(animal.image).float().median().item() for animal in animals]))
     if brightness > DARK:
         raise ValueError(
             f"compose: expected images with a black background, but half of the pixels of half of the {base.name} "

@@ -23,7 +23,8 @@ from torch import Tensor
 from lossatlas.lab.data.dataset import ImageRecord, ObjectRow, fingerprint
 from lossatlas.lab.data.digits import Draws, photographs
 from lossatlas.lab.data.pose import PoseData, PoseRecord, PoseSplit
-from lossatlas.lab.data.skeleton import Skeleton
+from lossatlas.lab.data.skeleton import mirrored_pairs
+from lossatlas.targets.skeletons import Skeleton
 
 SIZE = 192
 """Height and width of a scene in pixels."""
@@ -34,13 +35,16 @@ MIN_HEIGHT, MAX_HEIGHT = 62.0, 132.0
 MIN_SEEN = 0.6
 """The part of a figure's joints that is seen, at least."""
 
-_SIDES = ("left", "right")
+_JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+_NAMES = ("nose", "neck", *(f"{side}_{joint}" for joint in _JOINTS for side in ("left", "right")))
 
-SKELETON = Skeleton.named(
-    ["nose", "neck"]
-    + [f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in _SIDES],
-    [(0, 1), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7), (1, 8), (1, 9), (8, 10), (9, 11), (10, 12), (11, 13)],
-    [0.026, 0.079, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089],
+SKELETON = Skeleton(
+    "figure",
+    _NAMES,
+    ((0, 1), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7), (1, 8), (1, 9), (8, 10), (9, 11), (10, 12), (11, 13)),
+    mirrored=mirrored_pairs(_NAMES),
+    sigmas=(0.026, 0.079, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+    order=(1, 0, *range(2, 14)),
 )
 """COCO's sigmas, and for the neck those of the shoulders."""
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lossatlas.lab.data.dataset import Data, DetectionSplit, ImageRecord
-from lossatlas.lab.data.skeleton import Skeleton
+from lossatlas.lab.data.skeleton import to_coco
+from lossatlas.targets.skeletons import Skeleton
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class PoseRecord(ImageRecord):
 
 
 class PoseSplit(DetectionSplit):
-    """One split of a data set for pose: a sequence of samples whose targets hold ``keypoints`` as well.
+    """One split of a data set for pose: a sequence of samples with the keypoints of people.
 
     Attributes:
         skeleton: what the keypoints are.
@@ -50,9 +51,13 @@ class PoseSplit(DetectionSplit):
     skeleton: Skeleton
 
     def target(self, index: int) -> dict[str, Tensor]:
-        """Ground truth of an image: ``boxes``, ``labels``, ``iscrowd``, ``areas`` and ``keypoints`` (G, K, 3)."""
+        """Ground truth of an image: ``boxes``, ``labels``, ``iscrowd``, ``area`` and ``keypoints`` (G, K, 3).
+
+        Where the keypoints of a mirror image are known there is ``mirror`` (K,), too, the keypoint that each becomes.
+        """
         record = self.records[index]
-        return super().target(index) | {"areas": record.areas, "keypoints": record.keypoints}
+        target = super().target(index) | {"area": record.areas, "keypoints": record.keypoints}
+        return target | {"mirror": torch.tensor(self.skeleton.flip())} if self.skeleton.mirrored else target
 
     @property
     def coco(self) -> dict[str, list[dict[str, Any]]]:
@@ -63,7 +68,7 @@ class PoseSplit(DetectionSplit):
             annotation["keypoints"] = rows.flatten().tolist()
             annotation["num_keypoints"] = int((rows[:, 2] > 0).sum())
         for category in content["categories"]:
-            category.update(self.skeleton.to_coco())
+            category.update(to_coco(self.skeleton))
         return content
 
 

@@ -15,6 +15,7 @@ from lossatlas.lab.files import write_text
 from lossatlas.lab.formatting import interval, number
 from lossatlas.lab.pictures.picture import Picture
 from lossatlas.lab.plan import Plan, read_plan, read_trials
+from lossatlas.lab.registry import find_objective
 from lossatlas.lab.report import charts
 from lossatlas.lab.summary import Summary, headline, notes
 
@@ -46,7 +47,7 @@ def write_report(out: Path, data: Data[Any] | None = None) -> Path:
     """
     plan = read_plan(out)
     if data is None:
-        data = plan.source.load(plan.task)
+        data = find_objective(plan.objective).see(plan.source.load(plan.task))
         if data.fingerprint != plan.fingerprint:
             raise ArgumentError(f"the data of {out}, {plan.data}, is not what its trials were trained on any more")
     path = out / REPORT_FILE

@@ -6,12 +6,13 @@ from typing import Any
 from lossatlas.lab.errors import ArgumentError, unknown
 from lossatlas.lab.registry import OBJECTIVES, find_objective
 from lossatlas.lab.tasks.detection import Detection
+from lossatlas.lab.tasks.pose import Pose
 from lossatlas.lab.tasks.segmentation import SemanticSegmentation
 from lossatlas.lab.tasks.task import Predictions, Task
 
 __all__ = ["DEFAULT_TASK", "TASKS", "Predictions", "Task", "choose_objective", "default_recipe", "task_of"]
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (Detection(), SemanticSegmentation())}
+TASKS: Mapping[str, Task] = {task.name: task for task in (Detection(), SemanticSegmentation(), Pose())}
 """Every task by its name."""
 
 DEFAULT_TASK = "detection"

@@ -47,6 +47,7 @@ class Task(ABC):
         builtin: name of the data set that needs no file, and is taken if none is named.
         metrics: what tables show, in this order; verdicts are about the first.
         class_metric: the report tabulates every metric ``"{class_metric}/CLASS"``, a number from 0 to 1; empty: none.
+        turns: whether `move` can turn targets by any angle, so that the setting `rotation` may be other than 0.
         recipe: settings of training whose default is another than `TrialConfig`'s, by their names there. An objective
             may have its own again.
         reading: how to read the pictures of the report, in a few sentences.
@@ -58,6 +59,7 @@ class Task(ABC):
     builtin: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     class_metric: ClassVar[str] = ""
+    turns: ClassVar[bool] = False
     recipe: ClassVar[Mapping[str, Any]] = {}
     reading: ClassVar[str] = ""
     legend: ClassVar[tuple[tuple[str, str], ...]] = ()
@@ -72,6 +74,15 @@ class Task(ABC):
             ValueError: there is no data, or it is not said which.
             DataError: data that cannot be trained on, with all that is wrong with it.
         """
+
+    def compose(self, data: Data[Any], count: tuple[int, int]) -> Data[Any]:
+        """Return data whose images are composed of several of `data`'s, between the two numbers of `count`.
+
+        Raises:
+            ValueError: data that cannot be composed, or a task for which none can.
+        """
+        del data, count
+        raise ValueError(f"compose is not for {self.name}, only for pose")
 
     @abstractmethod
     def facts(self, data: Data[Any], image_size: int) -> Facts:

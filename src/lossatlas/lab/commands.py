@@ -1,4 +1,4 @@
-"""The ``lossatlas`` command: ``compare``, ``report``, ``ls``, ``show``, ``simulate`` and ``env``."""
+"""The ``lossatlas`` command: ``compare``, ``inspect``, ``report``, ``ls``, ``show``, ``simulate`` and ``env``."""
 
 import ast
 import contextlib
@@ -20,7 +20,7 @@ from lossatlas._version import __version__
 from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.loss_specs import parse_loss
 from lossatlas.lab.plan import TRIAL_SETTINGS
-from lossatlas.lab.registry import OBJECTIVES
+from lossatlas.lab.registry import OBJECTIVES, find_objective
 from lossatlas.lab.tasks import DEFAULT_TASK, TASKS
 from lossatlas.lab.variants import simulated_losses
 from lossatlas.losses.catalog import CATALOG, LossEntry
@@ -90,6 +90,11 @@ def _by_task() -> str:
         names = [spec.name for spec in OBJECTIVES.values() if spec.task == task.name]
         found.append(f"for {task.name} {_listed(sorted(names, key=lambda name: name != task.objective))}")
     return "; ".join(found)
+
+
+def _inspected() -> list[str]:
+    """Return the objectives that assign boxes to predictions."""
+    return [spec.name for spec in OBJECTIVES.values() if spec.task == "detection"]
 
 
 @app.command()
@@ -235,6 +240,65 @@ def _compare(out: Path, **arguments: Any) -> None:
     typer.echo(f"\nreport:  {out / REPORT_FILE}\nnumbers: {out / SUMMARY_FILE}")
     if summary.failed:
         raise typer.Exit(FAILED_TRIALS)
+
+
+@app.command(name="inspect")
+def inspect_data(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="`digits`, the built-in set, an annotation file in COCO's format, or a folder that holds them.",
+        ),
+    ] = "digits",
+    objective: Annotated[str, typer.Option(help=f"Whose assigner decides: {_listed(_inspected())}.")] = "fcos",
+    split: Annotated[str, typer.Option(help="Of a folder, the file to look at, without .json.")] = "train",
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Longest side of an image; larger images are made smaller.", show_default="as in compare"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report.", show_default="runs/inspect-DATA-OBJECTIVE")
+    ] = None,
+) -> None:
+    """Say who answers for whom before anything is trained: which objects get positives, and which get none.
+
+    The objective's own assigner decides, on the outputs that its untrained network gives for blank images. Where it
+    looks at predictions the report says so.
+
+    For example:
+
+    `lossatlas inspect --data cells --objective retinanet`
+
+    `lossatlas inspect --data cells/val.json --objective atss --image-size 512`
+    """
+    from lossatlas.lab.data import DataError, load_training_images
+    from lossatlas.lab.inspection.report import NUMBERS_FILE, show_survey, write_inspection
+    from lossatlas.lab.inspection.survey import survey
+
+    with _plain_errors():
+        find_objective(objective)
+        if objective not in _inspected():
+            raise ArgumentError(f"objective {objective!r} assigns no boxes; valid: {', '.join(_inspected())}")
+        if image_size is not None and image_size < 1:
+            raise ArgumentError(f"--image-size must be at least 1, but got {image_size}")
+        try:
+            images = load_training_images(data, split)
+        except DataError:
+            raise
+        except ValueError as error:
+            raise ArgumentError(str(error)) from error
+        progress = Console(stderr=True)
+        with progress.status("") as status:
+            found = survey(
+                objective,
+                images,
+                image_size=image_size,
+                on_progress=lambda share: status.update(f"{share:.0%} of the images"),
+            )
+        show_survey(found, Console())
+        folder = out or Path("runs") / f"inspect-{Path(images.name).stem}-{objective}"
+        page = write_inspection(found, images, folder, shlex.join(["lossatlas", *sys.argv[1:]]))
+        typer.echo(f"\nreport:  {page}\nnumbers: {folder / NUMBERS_FILE}")
 
 
 @app.command()

@@ -61,6 +61,15 @@ class DetectionLearner(Learner):
     The objective has ``decode(outputs, image_sizes, *, max_detections, nms)``.
     """
 
+    def survey(self, images: Tensor) -> Any:
+        """Return the outputs that `assigning` takes; what tells of their places are ``anchors`` or ``points``."""
+        return self.network(images)
+
+    @property
+    def assigning(self) -> Any:
+        """The objective, or the part of it, that assigns objects to predictions, for ``lossatlas inspect``."""
+        return self.objective
+
     @torch.no_grad()
     def predict(self, network: nn.Module, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Return ``boxes`` (D, 4) xyxy, ``scores`` (D,) and ``labels`` (D,) of each image."""

@@ -40,6 +40,15 @@ def _named(losses: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 class TwoStageLearner(Learner):
     """The learner of a `TwoStageDetector` and `lossatlas.objectives.FasterRCNN`."""
 
+    def survey(self, images: Tensor) -> Any:
+        """Return the outputs of the first stage."""
+        return self.network(images)[1]
+
+    @property
+    def assigning(self) -> Any:
+        """The first stage; what the second is trained on are regions that the first proposes as it learns."""
+        return self.objective.rpn
+
     def forward(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the terms of both stages, see `Learner.forward`."""
         detector: Any = self.network

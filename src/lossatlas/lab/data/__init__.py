@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lossatlas.lab.data.coco import load_coco, load_whole_coco
+from lossatlas.lab.data.coco import CocoReader, load_coco, load_whole_coco
 from lossatlas.lab.data.coco_keypoints import load_coco_keypoints, load_whole_coco_keypoints
 from lossatlas.lab.data.coco_masks import load_coco_masks
 from lossatlas.lab.data.dataset import Data, DetectionData, DetectionSplit, ImageInfo, ImageRecord, Sample, Split
@@ -38,6 +38,7 @@ __all__ = [
     "load_digit_scenes",
     "load_pose",
     "load_segmentation",
+    "load_training_images",
 ]
 
 
@@ -83,6 +84,35 @@ def load_detection(
     first, second = found
     name = path.resolve().name
     return load_whole_coco(first, name=name) if second is None else load_coco(first, second, name=name)
+
+
+def load_training_images(data: str | Path, split: str = "train") -> DetectionData:
+    """Load one split of a detection data set, to look at and not to score on.
+
+    Args:
+        data: as in `load_detection`; of a single annotation file all images are taken.
+        split: ``"train"`` or ``"test"``; of a folder with annotation files, the name of any without ``.json``.
+
+    Returns:
+        The data, whose two splits are the same.
+
+    Raises:
+        ValueError: there is no such data.
+        DataError: if there is anything wrong with it.
+    """
+    path = Path(data)
+    file = path / f"{split}.json" if path.is_dir() else path
+    if data != "digits" and file.is_file():
+        read = CocoReader(file)
+        if read.problems:
+            raise DataError(read.problems)
+        chosen: DetectionSplit = read.split(file.stem)
+        return DetectionData(path.resolve().name, chosen, chosen, chosen.class_names, "", read.warnings)
+    if split not in ("train", "test"):
+        raise ValueError(f"split: expected 'train', 'test' or the name of an annotation file of {data}, got {split!r}")
+    whole = load_detection(data)
+    chosen = whole.train if split == "train" else whole.test
+    return DetectionData(whole.name, chosen, chosen, whole.class_names, whole.fingerprint, whole.warnings)
 
 
 def load_segmentation(

@@ -37,6 +37,7 @@ class CocoSplit(DetectionSplit):
         records: one for every image.
         paths: the file of every image.
         cache_bytes: how much decoded images may occupy in memory.
+        annotation_ids: for every image the ids of its objects; None: their places in the image.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class CocoSplit(DetectionSplit):
         records: Sequence[ImageRecord],
         paths: Sequence[Path],
         cache_bytes: int = CACHE_BYTES,
+        annotation_ids: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__(name, class_names, records)
+        self._annotation_ids = annotation_ids
         self.files = ImageFiles(paths, [record.image_id for record in records], cache_bytes)
 
     @property
@@ -62,6 +65,10 @@ class CocoSplit(DetectionSplit):
     def image_digest(self, index: int) -> bytes:
         """What tells the file of an image from another."""
         return self.files.digest(index)
+
+    def annotation_ids(self, index: int) -> Sequence[int]:
+        """The ids that the file gives the objects of an image."""
+        return super().annotation_ids(index) if self._annotation_ids is None else self._annotation_ids[index]
 
 
 @dataclass
@@ -128,7 +135,8 @@ class CocoReader:
             for image_id, image in images
         ]
         paths = [image.path for _, image in images]
-        return CocoSplit(name, list(self.categories.values()), records, paths, cache_bytes)
+        ids = [[row.annotation_id or 0 for row in image.rows] for _, image in images]
+        return CocoSplit(name, list(self.categories.values()), records, paths, cache_bytes, ids)
 
     def differences(self, test: "CocoReader") -> list[Problem]:
         """What else two files of the same categories do not declare alike."""
@@ -270,7 +278,7 @@ class CocoReader:
                 self._report(Kind.UNKNOWN_CATEGORY, detail, image_id, annotation_id)
             box = self._read_box(self._bbox(entry), image, image_id, annotation_id)
             if image is not None and image_id is not None and label is not None and box is not None:
-                row = ObjectRow(box, label, bool(entry.get("iscrowd", 0)), _area(entry.get("area"), box))
+                row = ObjectRow(box, label, bool(entry.get("iscrowd", 0)), _area(entry.get("area"), box), annotation_id)
                 self._add(row, entry, image_id)
 
     def _read_box(

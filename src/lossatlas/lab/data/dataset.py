@@ -39,12 +39,14 @@ class ObjectRow(NamedTuple):
         label: class from 0.
         iscrowd: whether the box holds a group that was not told apart.
         area: square pixels.
+        annotation_id: of the object in its file; None where there is no file.
     """
 
     box: tuple[float, float, float, float]
     label: int
     iscrowd: bool
     area: float
+    annotation_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,10 @@ class DetectionSplit(Split[ImageRecord]):
         """Ground truth of an image, as in `Sample`, without decoding its pixels."""
         record = self.records[index]
         return {"boxes": record.boxes, "labels": record.labels, "iscrowd": record.iscrowd}
+
+    def annotation_ids(self, index: int) -> Sequence[int]:
+        """What the objects of an image are called where the data comes from; here the places in the image, from 0."""
+        return range(len(self.records[index].labels))
 
     @property
     def coco(self) -> dict[str, list[dict[str, Any]]]:

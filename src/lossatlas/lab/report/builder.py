@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from lossatlas.lab.data import Data, describe
 from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.files import write_text
-from lossatlas.lab.formatting import interval, number
+from lossatlas.lab.formatting import interval
 from lossatlas.lab.pictures.picture import Picture
 from lossatlas.lab.plan import Plan, read_plan, read_trials
 from lossatlas.lab.registry import find_objective
 from lossatlas.lab.report import charts
+from lossatlas.lab.report.page import fill
 from lossatlas.lab.summary import Summary, headline, notes
 
 REPORT_FILE = "report.html"
@@ -58,16 +58,9 @@ def write_report(out: Path, data: Data[Any] | None = None) -> Path:
 def render(plan: Plan, out: Path, data: Data[Any]) -> str:
     """Return the page of a comparison."""
     summary = plan.summarize(read_trials(plan, out))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lossatlas.lab.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(number=number)
     seed, pictures = _pictures(plan, out, data)
-    return environment.get_template("report.html.jinja").render(
+    return fill(
+        "report.html.jinja",
         plan=plan,
         summary=summary,
         headline=headline(summary),

@@ -76,7 +76,7 @@ def test_dark_by_the_newton_step() -> None:
     det = dxx * dyy - dxy * dxy
     assert det > 0 > dxx
     steps = [-(dyy * dx - dxy * dy) / det, -(dxx * dy - dxy * dx) / det]
-    expected = [3 + min(max(step, -1), 1) for step in steps]
+    expected = [3 + min(max(step, -0.5), 0.5) for step in steps]
     assert refine_peaks(h, torch.tensor([[3, 3]]))[0].tolist() == pytest.approx(expected)
 
 

@@ -21,7 +21,6 @@ from lossatlas.objectives.pose_maps import (
     people_of,
     stage_stride,
     to_poses,
-    trained_cells,
 )
 from lossatlas.objectives.slots import LossFunction
 from lossatlas.objectives.terms import LossTerms
@@ -167,11 +166,9 @@ class AssociativeEmbedding(nn.Module):
         """
         images, kinds = outputs.heatmaps.shape[:2]
         people = people_of(targets, images, kinds)
-        heatmap, pull, push = [], [], []
-        for maps in (*outputs.stages, outputs.heatmaps):
-            stride = stage_stride(outputs.heatmaps, outputs.stride, maps)
-            trained = trained_cells(targets, maps, stride, self.masked, self.heatmaps.convention)
-            heatmap.append(heatmap_term(self.heatmap_loss, self.heatmaps, maps, stride, people, trained))
+        stages = (*outputs.stages, outputs.heatmaps)
+        heatmap = heatmap_term(self.heatmap_loss, self.heatmaps, stages, outputs.stride, people, targets, self.masked)
+        pull, push = [], []
         for tags in (*outputs.tag_stages, outputs.tags):
             per_keypoint = self._per_keypoint(tags, kinds)
             indices = embedding_indices(
@@ -185,11 +182,11 @@ class AssociativeEmbedding(nn.Module):
             terms = self.tag_loss(tags, indices)
             pull.append(terms[0])
             push.append(terms[1])
-        totals = (torch.stack(term).sum() for term in (heatmap, pull, push))
         return LossTerms(
             {
-                name: weight * total
-                for name, weight, total in zip(("heatmap", "pull", "push"), self.weights, totals, strict=True)
+                "heatmap": self.weights.heatmap * heatmap,
+                "pull": self.weights.pull * torch.stack(pull).sum(),
+                "push": self.weights.push * torch.stack(push).sum(),
             }
         )
 

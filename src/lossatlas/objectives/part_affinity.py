@@ -147,11 +147,9 @@ class PartAffinity(nn.Module):
         """
         self._check(outputs)
         people = people_of(targets, len(outputs.heatmaps), len(self.skeleton))
-        heatmap, field = [], []
-        for maps in (*outputs.stages, outputs.heatmaps):
-            stride = stage_stride(outputs.heatmaps, outputs.stride, maps)
-            trained = trained_cells(targets, maps, stride, self.masked, self.heatmaps.convention)
-            heatmap.append(heatmap_term(self.heatmap_loss, self.heatmaps, maps, stride, people, trained))
+        stages = (*outputs.stages, outputs.heatmaps)
+        heatmap = heatmap_term(self.heatmap_loss, self.heatmaps, stages, outputs.stride, people, targets, self.masked)
+        field = []
         for maps in (*outputs.field_stages, outputs.fields):
             stride = stage_stride(outputs.heatmaps, outputs.stride, maps)
             trained = trained_cells(targets, maps, stride, self.masked, self.fields.convention)
@@ -160,7 +158,7 @@ class PartAffinity(nn.Module):
             field.append(self.field_loss(maps, target, valid, (people.keypoints[..., 2] > 0).sum()))
         return LossTerms(
             {
-                "heatmap": self.heatmap_weight * torch.stack(heatmap).sum(),
+                "heatmap": self.heatmap_weight * heatmap,
                 "field": self.field_weight * torch.stack(field).sum(),
             }
         )

@@ -61,21 +61,32 @@ def trained_cells(
 
 
 def heatmap_term(
-    loss: MapLoss, draw: KeypointHeatmaps, maps: Tensor, stride: float, people: People, trained: Tensor
+    loss: MapLoss,
+    draw: KeypointHeatmaps,
+    stages: Sequence[Tensor],
+    stride: float,
+    people: People,
+    targets: Sequence[Target],
+    masked: Masked,
 ) -> Tensor:
-    """Return the loss of the heatmaps of several people.
+    """Return the loss of the heatmaps of several people, added over the stages.
 
     Args:
         loss: slot of the loss.
         draw: how the Gaussians are drawn.
-        maps: ``(B, K, H, W)``, one map more with a background.
-        stride: pixels between two cells.
+        stages: maps ``(B, K, H, W)`` of each stage, one map more with a background, those of the last stage last.
+        stride: pixels between two cells of the last stage.
         people: of the batch.
-        trained: ``(B, 1, H, W)`` mask.
+        targets: the people come from, and what is masked.
+        masked: where the maps are not trained.
     """
-    target, drawn = draw(people.keypoints, (maps.shape[2], maps.shape[3]), stride, people.boxes)
-    value: Tensor = loss(maps, target, trained.expand(maps.shape), drawn.sum())
-    return value
+    terms = []
+    for maps in stages:
+        step = stage_stride(stages[-1], stride, maps)
+        target, drawn = draw(people.keypoints, (maps.shape[2], maps.shape[3]), step, people.boxes)
+        trained = trained_cells(targets, maps, step, masked, draw.convention)
+        terms.append(loss(maps, target, trained.expand(maps.shape), drawn.sum()))
+    return torch.stack(terms).sum()
 
 
 def to_poses(places: Tensor, heights: Tensor, members: Tensor, scores: Tensor) -> Poses:

@@ -1,6 +1,12 @@
 """Training targets on maps, and what is decoded from maps: heatmaps, tags and part affinity fields of people."""
 
 from lossatlas.targets.assembly import Grouping, assemble_people, group_by_fields
+from lossatlas.targets.distance import (
+    border_weight_map,
+    distance_across_map,
+    inverse_distance_map,
+    signed_distance_map,
+)
 from lossatlas.targets.embedding import embedding_indices
 from lossatlas.targets.fields import PartAffinityFields
 from lossatlas.targets.gaussians import draw_gaussians
@@ -40,19 +46,23 @@ __all__ = [
     "People",
     "Skeleton",
     "assemble_people",
+    "border_weight_map",
     "cell_centers",
     "coco_to_openpose",
+    "distance_across_map",
     "draw_gaussians",
     "embedding_indices",
     "fill_missing",
     "find_peaks",
     "group_by_fields",
     "group_by_tags",
+    "inverse_distance_map",
     "limb_scores",
     "match_limbs",
     "peak_tags",
     "people_mask",
     "refine_peaks",
+    "signed_distance_map",
     "stack_people",
     "to_cells",
     "to_pixels",

@@ -175,9 +175,7 @@ def group_by_fields(
     if len(fields) != 2 * len(skeleton.limbs):
         raise ValueError(f"`fields` must have {2 * len(skeleton.limbs)} maps, two for each limb, but has {len(fields)}")
     if len(peaks.scores) != len(skeleton):
-        raise ValueError(
-            f"`peaks` must be of the {len(skeleton)} keypoints of the skeleton, but are {len(peaks.scores)}"
-        )
+        raise ValueError(f"`peaks` must be of the skeleton's {len(skeleton)} keypoints, but are of {len(peaks.scores)}")
     fields, places = upcast(fields, places)
     fields, places, found = fields.cpu(), places.cpu(), peaks.found.cpu()
     limbs = []

@@ -1,5 +1,6 @@
 """Part affinity fields: on every limb of every person the unit vector from its first keypoint to its second."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossatlas.checks import check_choice, check_floating, check_number
+from lossatlas.targets.gaussians import window_cells
 from lossatlas.targets.grid import Convention, to_cells
 from lossatlas.targets.skeletons import Skeleton
 
@@ -99,40 +101,68 @@ class PartAffinityFields:
         kinds = len(self.skeleton)
         if keypoints.ndim < 3 or keypoints.shape[-2:] != (kinds, 3):
             raise ValueError(f"`keypoints` must have shape (*batch, N, {kinds}, 3), but got {tuple(keypoints.shape)}")
-        labelled = keypoints[..., 2] > 0
-        cells = to_cells(torch.where(labelled[..., None], keypoints[..., :2], 0), size, stride, self.convention)
+        *batch, people, _, _ = keypoints.shape
+        points = keypoints.reshape(math.prod(batch), people, kinds, 3)
+        labelled = points[..., 2] > 0
+        cells = to_cells(torch.where(labelled[..., None], points[..., :2], 0), size, stride, self.convention)
         ends = self.skeleton.limb_tensor(keypoints.device)
-        total = cells.new_zeros(*keypoints.shape[:-3], len(ends), 2, *size)
-        count = cells.new_zeros(*keypoints.shape[:-3], len(ends), 1, *size)
-        # One person after the other, so that memory is that of the fields.
-        for person in range(keypoints.shape[-3]):
-            start, end = cells[..., person, ends[:, 0], :], cells[..., person, ends[:, 1], :]
-            both = labelled[..., person, ends].all(-1)
-            vector, on_limb = self._limbs(start, end, size)
-            on_limb = on_limb & both[..., None, None, None]
-            if self.overlap == "last":
-                total = torch.where(on_limb, vector, total)
-            else:
-                total, count = total + torch.where(on_limb, vector, 0), count + on_limb
-        return (total / count.clamp(min=1)).flatten(-4, -3)
+        start, end = cells[:, :, ends[:, 0]], cells[:, :, ends[:, 1]]
+        present = labelled[:, :, ends].all(-1) & ((end - start).norm(dim=-1) > 1e-7)
+        image, person, limb = present.nonzero().unbind(1)
+        start, end = start[present], end[present]
+        cell, which = self._cells(start, end, (image * len(ends) + limb) * (size[0] * size[1]), size)
+        planes = math.prod(batch) * len(ends) * size[0] * size[1]
+        if self.overlap == "last":
+            last = cell.new_zeros(planes).scatter_reduce(0, cell, person[which] + 1, "amax")
+            kept = last[cell] == person[which] + 1
+            cell, which = cell[kept], which[kept]
+        vector = (end - start) / (end - start).norm(dim=-1, keepdim=True)
+        total = cells.new_zeros(planes, 2).index_add(0, cell, vector[which])
+        count = cells.new_zeros(planes).index_add(0, cell, torch.ones_like(start[which, 0]))
+        fields = total / count.clamp(min=1)[:, None]
+        return fields.view(*batch, len(ends), *size, 2).movedim(-1, -3).flatten(-4, -3)
 
-    def _limbs(self, start: Tensor, end: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return the unit vectors ``(..., L, 2, 1, 1)`` and which cells ``(..., L, 1, H, W)`` lie on the limbs."""
-        length = (end - start).norm(dim=-1)[..., None, None]
-        present = length > 1e-7
-        vector = (end - start)[..., None, None] / torch.where(present, length, 1)[..., None, :, :]
-        x = torch.arange(size[1], dtype=start.dtype, device=start.device)
-        y = torch.arange(size[0], dtype=start.dtype, device=start.device)[:, None]
-        vx, vy = vector.unbind(-3)
-        dx, dy = x - start[..., 0, None, None], y - start[..., 1, None, None]
+    def _cells(self, start: Tensor, end: Tensor, plane: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the cells that lie on M limbs.
+
+        Args:
+            start: ``(M, 2)`` in cells.
+            end: ``(M, 2)``.
+            plane: ``(M,)`` place of the first cell of each limb's map.
+            size: height and width of the maps.
+
+        Returns:
+            ``(S,)`` places of the cells, and ``(S,)`` the limb that each lies on.
+        """
+        low, high = torch.minimum(start, end) - self.width, torch.maximum(start, end) + self.width
+        # Limbs of about the same size together, so that no window is much larger than its limb.
+        bucket = (high - low).amax(-1).log2().ceil().clamp(max=math.log2(2 * max(*size, 1)))
+        cells, limbs = [plane[:0]], [plane[:0]]
+        for level in bucket.unique().tolist():
+            row = (bucket == level).nonzero().squeeze(1)
+            first = low[row].floor().clamp(-(2**30), 2**30).long()
+            x = window_cells(first[:, 0], int(2**level) + 2, size[1])[:, None, :]
+            y = window_cells(first[:, 1], int(2**level) + 2, size[0])[:, :, None]
+            on_limb = self._on_limb(x, y, start[row, :, None, None], end[row, :, None, None])
+            index = (plane[row, None, None] + y * size[1] + x).expand_as(on_limb)
+            cells.append(index[on_limb])
+            limbs.append(row[:, None, None].expand_as(on_limb)[on_limb])
+        return torch.cat(cells), torch.cat(limbs)
+
+    def _on_limb(self, x: Tensor, y: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """Return which cells x ``(M, 1, X)``, y ``(M, Y, 1)`` lie on limbs with ends ``(M, 2, 1, 1)``."""
+        length = (end - start).norm(dim=1)
+        vx, vy = ((end - start) / length[:, None]).unbind(1)
+        dx, dy = x - start[:, 0], y - start[:, 1]
         along, distance = dx * vx + dy * vy, (dx * vy - dy * vx).abs()
         if self.region == "capsule":
             distance = torch.hypot(distance, torch.maximum(-along, along - length).clamp(min=0))
-        on_limb = present & (distance < self.width if self.open_edge else distance <= self.width)
+        on_limb: Tensor = distance < self.width if self.open_edge else distance <= self.width
         if self.region == "capsule":
-            return vector, on_limb.unsqueeze(-3)
+            return on_limb
         if self.region == "limb":
-            return vector, (on_limb & (along >= 0) & (along <= length)).unsqueeze(-3)
+            beside: Tensor = (along >= 0) & (along <= length)
+            return on_limb & beside
         low, high = torch.minimum(start, end) - self.width, torch.maximum(start, end) + self.width
         if self.region == "box":
             low, high = (low + 0.5).floor(), (high + 0.5).floor() - 1
@@ -141,5 +171,5 @@ class PartAffinityFields:
         else:
             low, high = low.floor(), high.ceil()
         for axis, cell in enumerate((x, y)):
-            on_limb = on_limb & (cell >= low[..., axis, None, None]) & (cell <= high[..., axis, None, None])
-        return vector, on_limb.unsqueeze(-3)
+            on_limb = on_limb & (cell >= low[:, axis]) & (cell <= high[:, axis])
+        return on_limb

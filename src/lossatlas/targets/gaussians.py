@@ -65,10 +65,7 @@ def draw_gaussians(
     side = 2 * int(reach.max()) + 1
     places, exponents, inside = [], [], []
     for axis, length in enumerate((width, height)):
-        span = min(side, length)
-        # Windows are moved, not cut: all have the same number of cells, and all of these are on the map.
-        start = (anchor[:, axis] - reach).clamp(0, length - span)
-        cell = start[:, None] + torch.arange(span, device=center.device)
+        cell = window_cells(anchor[:, axis] - reach, side, length)
         places.append(cell)
         exponents.append((cell - center[:, axis, None]) ** 2 / (2 * sigma[:, None] ** 2))
         inside.append((cell - anchor[:, axis, None]).abs() <= reach[:, None])
@@ -80,3 +77,17 @@ def draw_gaussians(
     index = (plane[:, None, None] * height + places[1][:, :, None]) * width + places[0][:, None, :]
     maps = maps.scatter_reduce(0, index.flatten(), values.flatten(), "amax" if overlap == "max" else "sum")
     return maps.clamp(max=1).view(planes, height, width)
+
+
+def window_cells(start: Int[Tensor, " m"], side: int, length: int) -> Int[Tensor, "m span"]:
+    """Return the cells along an axis of windows that begin at the given ones.
+
+    Windows are moved, not cut: all have the same number of cells, and all of these are on the map.
+
+    Args:
+        start: ``(M,)`` first cell of each window; it may be outside the map.
+        side: cells of a window.
+        length: cells of the map along the axis.
+    """
+    span = min(side, length)
+    return start.clamp(0, length - span)[:, None] + torch.arange(span, device=start.device)

@@ -87,6 +87,8 @@ def group_by_tags(
         [[0, 1], [1, 0]]
 
     Note:
+        A pair that is too far apart costs as if it were just not. In the published codes it costs its distance: a peak
+        whose person is not found yet then pushes peaks of others off their people, to be less far from one itself.
         People are told apart by number, not by tag, so that two of one kind of keypoint are never one person, even
         with equal tags: the published codes, which look people up by the tag, then lose one of them. Of people with
         equal tags the least cost, and then the earlier person, decides. The codes cut to `max_people` in the order in
@@ -118,7 +120,10 @@ def group_by_tags(
             apart = (places[kind, candidates, None] - (total / count)).norm(dim=-1)
             if distance == "rms":
                 apart = apart / max(places.shape[2], 1) ** 0.5
-            price = apart if cost == "distance" else apart.round() * 100 - scores[kind, candidates, None]
+            unit = 1.0 if cost == "distance" else 100.0
+            price = apart if cost == "distance" else unit * apart.round() - scores[kind, candidates, None]
+            # What is not taken costs as much as what just is, however far apart.
+            price = torch.where(apart < tag_threshold, price, unit * tag_threshold)
             for row, person in zip(*least_cost_pairs(price, "group_by_tags"), strict=True):
                 if apart[row, person] < tag_threshold:
                     peak = int(candidates[row])

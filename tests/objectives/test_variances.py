@@ -70,7 +70,7 @@ def test_variances_must_come_with_the_loss() -> None:
     outputs = retinanet_outputs()
     with pytest.raises(ValueError, match=r"`log_variances` must have shape \(3, 405, 4\), but got \(3, 404, 4\)"):
         dataclasses.replace(outputs, log_variances=outputs.deltas[:, 1:])
-    with pytest.raises(ValueError, match=r"`voting` needs variances, but `outputs\.log_variances` is None"):
+    with pytest.raises(ValueError, match=r"`voting` needs variances, but the outputs have no `log_variances`"):
         RetinaNet().decode(outputs, voting=vote_boxes)
 
 

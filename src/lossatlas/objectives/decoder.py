@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.boxes.nms import batched_nms
-from lossatlas.objectives.dense import NMS, Detections, select_detections
+from lossatlas.objectives.dense import NMS, Detections, Voting, select_detections
 
 AnyOutputs = TypeVar("AnyOutputs")
 
@@ -36,6 +36,10 @@ class DetectionDecoder(Generic[AnyOutputs]):
         """Return the ``(K, 4)`` xyxy boxes of the given predictions ``(K,)`` of an image of the batch."""
         raise NotImplementedError
 
+    def variances(self, outputs: AnyOutputs, image: int, prediction: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return the ``(K, 4)`` variances of the coordinates of `boxes`, None if the network says nothing of them."""
+        return None
+
     @torch.no_grad()
     def decode(
         self,
@@ -47,6 +51,7 @@ class DetectionDecoder(Generic[AnyOutputs]):
         max_candidates: int | None = None,
         max_detections: int | None = None,
         nms: NMS | None = batched_nms,
+        voting: Voting | None = None,
     ) -> list[Detections]:
         """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
 
@@ -60,6 +65,12 @@ class DetectionDecoder(Generic[AnyOutputs]):
             max_detections: detections that are returned for an image.
             nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as `soft_nms` or
                 torchvision's; None suppresses nothing.
+            voting: moves the boxes that are kept by the variances that the network puts out, such as
+                `lossatlas.boxes.voting.vote_boxes`; None moves none. FCOS and RetinaNet take variances.
+
+        Raises:
+            ValueError: a limit out of its range, another number of sizes than of images, or a `voting` without
+                variances.
         """
         limits = self.decoding
         return select_detections(
@@ -71,4 +82,6 @@ class DetectionDecoder(Generic[AnyOutputs]):
             max_candidates=limits.max_candidates if max_candidates is None else max_candidates,
             max_detections=limits.max_detections if max_detections is None else max_detections,
             nms=nms,
+            variance=functools.partial(self.variances, outputs),
+            voting=voting,
         )

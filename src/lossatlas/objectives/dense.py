@@ -282,7 +282,7 @@ def select_detections(
     max_candidates: int,
     max_detections: int,
     nms: NMS | None = batched_nms,
-    variance: Callable[[int, Tensor], Tensor] | None = None,
+    variance: Callable[[int, Tensor], Tensor | None] | None = None,
     voting: Voting | None = None,
 ) -> list[Detections]:
     """Return the detections of each image.
@@ -296,7 +296,7 @@ def select_detections(
         max_candidates: pairs of prediction and class of an image that enter non-maximum suppression.
         max_detections: detections of an image that are returned.
         nms: a function with the arguments of `batched_nms`, see `NMS`; None suppresses nothing.
-        variance: returns the ``(K, 4)`` variances of what `decode` returns; only `voting` needs it.
+        variance: returns the ``(K, 4)`` variances of what `decode` returns, or None; only `voting` needs it.
         voting: a function with the arguments of `vote_boxes`, which moves the boxes that `nms` keeps; None moves none.
 
     Returns:
@@ -335,7 +335,7 @@ def select_of_image(
     max_candidates: int,
     max_detections: int,
     nms: NMS | None = batched_nms,
-    variance: Callable[[Tensor], Tensor] | None = None,
+    variance: Callable[[Tensor], Tensor | None] | None = None,
     voting: Voting | None = None,
 ) -> Detections:
     """Return the detections of one image.
@@ -358,9 +358,10 @@ def select_of_image(
     if voting is None:
         found = boxes[kept]
     else:
-        if variance is None:
-            raise ValueError("`voting` needs variances, but `outputs.log_variances` is None")
-        found = voting(boxes, kept, variance(prediction), labels)
+        spread = None if variance is None else variance(prediction)
+        if spread is None:
+            raise ValueError("`voting` needs variances, but the outputs have no `log_variances`")
+        found = voting(boxes, kept, spread, labels)
     return {"boxes": found, "scores": kept_scores[:max_detections], "labels": labels[kept]}
 
 

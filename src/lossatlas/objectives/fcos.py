@@ -9,23 +9,19 @@ from torch import Tensor
 
 from lossatlas.assign import Assignment, FCOSPoints
 from lossatlas.boxes.coders import PointDistanceCoder
-from lossatlas.boxes.nms import batched_nms
 from lossatlas.boxes.voting import decoded_variance
 from lossatlas.checks import check_floating
 from lossatlas.losses.boxes import iou_loss
 from lossatlas.losses.focal import sigmoid_focal_loss
 from lossatlas.objectives.centerness import BoxWeighting, CenternessObjective, centered_scores, centerness_target
+from lossatlas.objectives.decoder import DetectionDecoder
 from lossatlas.objectives.dense import (
-    NMS,
-    Detections,
     Target,
-    Voting,
     add_variances,
     check_predictions,
     check_targets,
     check_variances,
     gather_positives,
-    select_detections,
 )
 from lossatlas.objectives.slots import BoxPairs, ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
@@ -67,7 +63,7 @@ class FCOSOutputs:
         check_variances(self.log_variances, self.distances)
 
 
-class FCOS(CenternessObjective):
+class FCOS(CenternessObjective, DetectionDecoder[FCOSOutputs]):
     """The training objective of FCOS, without a network.
 
     Formula:
@@ -174,60 +170,25 @@ class FCOS(CenternessObjective):
         target = centerness_target(encoded_boxes)
         return self.centered_terms(outputs.class_logits, outputs.centerness, assignments, positives, pairs, target)
 
-    @torch.no_grad()
-    def decode(
-        self,
-        outputs: FCOSOutputs,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        *,
-        score_threshold: float = 0.05,
-        iou_threshold: float = 0.6,
-        max_candidates: int = 1000,
-        max_detections: int = 100,
-        nms: NMS | None = batched_nms,
-        voting: Voting | None = None,
-    ) -> list[Detections]:
-        """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
+    def scores(self, outputs: FCOSOutputs) -> Tensor:
+        """Return √(σ(class logit) · σ(centerness logit)), as in the authors' code.
 
-        The score is √(σ(class logit) · σ(centerness logit)), as in the authors' code; the first version of the paper
-        has the product, which ranks the same.
-
-        Args:
-            outputs: of a batch of B images.
-            image_sizes: height and width of each image in pixels, to which boxes are clipped; None clips nothing.
-            score_threshold: scores must be above it.
-            iou_threshold: of non-maximum suppression within a class.
-            max_candidates: pairs of point and class of an image, highest score first, that are decoded. torchvision
-                and detectron2 take as many from each level.
-            max_detections: detections that are returned for an image.
-            nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as `soft_nms` or
-                torchvision's; None suppresses nothing.
-            voting: moves the boxes that are kept by the variances that the network puts out, such as
-                `lossatlas.boxes.voting.vote_boxes`; None moves none.
+        The first version of the paper has the product, which ranks the same.
         """
+        return centered_scores(outputs.class_logits, outputs.centerness)
 
-        def at(prediction: Tensor) -> Callable[[Tensor], Tensor]:
-            return lambda distances: self.coder.decode(
-                distances, outputs.points[prediction], outputs.strides[prediction]
-            )
+    def boxes(self, outputs: FCOSOutputs, image: int, prediction: Tensor) -> Tensor:
+        """Return the decoded boxes."""
+        place = (outputs.points[prediction], outputs.strides[prediction])
+        return self.coder.decode(outputs.distances[image, prediction], *place)
 
-        def boxes_of(image: int, prediction: Tensor) -> Tensor:
-            return at(prediction)(outputs.distances[image, prediction])
-
-        def variance_of(image: int, prediction: Tensor) -> Tensor:
-            assert outputs.log_variances is not None
-            log_variance = outputs.log_variances[image, prediction]
-            return decoded_variance(at(prediction), outputs.distances[image, prediction], log_variance)
-
-        return select_detections(
-            centered_scores(outputs.class_logits, outputs.centerness),
-            boxes_of,
-            image_sizes,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_candidates=max_candidates,
-            max_detections=max_detections,
-            nms=nms,
-            variance=None if outputs.log_variances is None else variance_of,
-            voting=voting,
+    def variances(self, outputs: FCOSOutputs, image: int, prediction: Tensor) -> Tensor | None:
+        """Return the variances of the decoded boxes, to first order."""
+        if outputs.log_variances is None:
+            return None
+        place = (outputs.points[prediction], outputs.strides[prediction])
+        return decoded_variance(
+            lambda distances: self.coder.decode(distances, *place),
+            outputs.distances[image, prediction],
+            outputs.log_variances[image, prediction],
         )

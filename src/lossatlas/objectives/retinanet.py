@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -10,24 +11,20 @@ from torch import Tensor
 
 from lossatlas.assign import Assignment, MaxIoU
 from lossatlas.boxes.coders import DeltaCoder
-from lossatlas.boxes.nms import batched_nms
 from lossatlas.boxes.voting import decoded_variance
 from lossatlas.dtypes import upcast
 from lossatlas.losses.focal import sigmoid_focal_loss
 from lossatlas.losses.regression import smooth_l1_loss
+from lossatlas.objectives.decoder import Decoding, DetectionDecoder
 from lossatlas.objectives.dense import (
-    NMS,
     AnchorOutputs,
     DenseObjective,
-    Detections,
     Target,
-    Voting,
     add_variances,
     anchor_pairs,
     check_targets,
     check_variances,
     gather_positives,
-    select_detections,
 )
 from lossatlas.objectives.slots import ClassTarget, LossFunction, Regression
 from lossatlas.objectives.terms import LossTerms, NormalizerMode, PositiveNormalizer
@@ -57,7 +54,7 @@ class RetinaNetOutputs(AnchorOutputs):
         check_variances(self.log_variances, self.deltas)
 
 
-class RetinaNet(DenseObjective):
+class RetinaNet(DenseObjective, DetectionDecoder[RetinaNetOutputs]):
     """The training objective of RetinaNet, without a network.
 
     Formula:
@@ -100,6 +97,8 @@ class RetinaNet(DenseObjective):
     Reference:
         Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv 1708.02002, section 4.
     """
+
+    decoding: ClassVar[Decoding] = Decoding(iou_threshold=0.5)
 
     def __init__(
         self,
@@ -155,58 +154,22 @@ class RetinaNet(DenseObjective):
             }
         )
 
-    @torch.no_grad()
-    def decode(
-        self,
-        outputs: RetinaNetOutputs,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        *,
-        score_threshold: float = 0.05,
-        iou_threshold: float = 0.5,
-        max_candidates: int = 1000,
-        max_detections: int = 100,
-        nms: NMS | None = batched_nms,
-        voting: Voting | None = None,
-    ) -> list[Detections]:
-        """Return the detections of each image: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,) and ``labels`` (D,).
+    def scores(self, outputs: RetinaNetOutputs) -> Tensor:
+        """Return σ(logit)."""
+        return upcast(outputs.class_logits)[0].sigmoid()
 
-        The score is σ(logit).
+    def boxes(self, outputs: RetinaNetOutputs, image: int, prediction: Tensor) -> Tensor:
+        """Return the decoded boxes."""
+        anchors = outputs.anchors[prediction]
+        return self.coder.decode(outputs.deltas[image, prediction], anchors)
 
-        Args:
-            outputs: of a batch of B images.
-            image_sizes: height and width of each image in pixels, to which boxes are clipped; None clips nothing.
-            score_threshold: scores must be above it.
-            iou_threshold: of non-maximum suppression within a class.
-            max_candidates: pairs of anchor and class of an image, highest score first, that are decoded. torchvision
-                and detectron2 take as many from each level.
-            max_detections: detections that are returned for an image.
-            nms: a function with the arguments of `lossatlas.boxes.nms.batched_nms`, such as `soft_nms` or
-                torchvision's; None suppresses nothing.
-            voting: moves the boxes that are kept by the variances that the network puts out, such as
-                `lossatlas.boxes.voting.vote_boxes`; None moves none.
-        """
-
-        def at(prediction: Tensor) -> Callable[[Tensor], Tensor]:
-            return lambda deltas: self.coder.decode(deltas, outputs.anchors[prediction])
-
-        def boxes_of(image: int, prediction: Tensor) -> Tensor:
-            return at(prediction)(outputs.deltas[image, prediction])
-
-        def variance_of(image: int, prediction: Tensor) -> Tensor:
-            assert outputs.log_variances is not None
-            log_variance = outputs.log_variances[image, prediction]
-            return decoded_variance(at(prediction), outputs.deltas[image, prediction], log_variance)
-
-        (logits,) = upcast(outputs.class_logits)
-        return select_detections(
-            logits.sigmoid(),
-            boxes_of,
-            image_sizes,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_candidates=max_candidates,
-            max_detections=max_detections,
-            nms=nms,
-            variance=None if outputs.log_variances is None else variance_of,
-            voting=voting,
+    def variances(self, outputs: RetinaNetOutputs, image: int, prediction: Tensor) -> Tensor | None:
+        """Return the variances of the decoded boxes, to first order."""
+        if outputs.log_variances is None:
+            return None
+        anchors = outputs.anchors[prediction]
+        return decoded_variance(
+            lambda deltas: self.coder.decode(deltas, anchors),
+            outputs.deltas[image, prediction],
+            outputs.log_variances[image, prediction],
         )

@@ -1,6 +1,6 @@
 """Kernels of losses against the PyTorch code that defines them. A kernel takes part by being listed in `cases`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossatlas import kernels
-from lossatlas.kernels import native
 from lossatlas.losses import module_form
 from tests.kernels.case import Case, close, evaluate, exact, needs_kernels
 from tests.kernels.cases import CASES, layouts
@@ -21,24 +20,6 @@ every_variant = pytest.mark.parametrize(
     [pytest.param(case, options, id=f"{case.name}-{i}") for case in CASES for i, options in enumerate(case.options)],
 )
 pytestmark = needs_kernels
-
-
-@pytest.fixture(params=native.module.instruction_sets() if native.module else ["none"])
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs a test with each instruction set of this processor."""
-    assert native.module is not None
-    best = native.module.instruction_set()
-    native.module.use_instruction_set(request.param)
-    yield request.param
-    native.module.use_instruction_set(best)
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    """Sets the number of threads for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 class Operators(TorchDispatchMode):

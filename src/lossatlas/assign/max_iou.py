@@ -1,8 +1,8 @@
 """Assignment by thresholds on the IoU of anchors and objects: RPN, RetinaNet, Faster R-CNN, SSD."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Literal, Protocol, Self, get_args
 
 import torch
 from jaxtyping import Float
@@ -14,10 +14,9 @@ from lossatlas.assign.selection import to_rows
 from lossatlas.boxes.geometry import pairwise_iou
 from lossatlas.checks import check_choice, check_floating, check_number
 from lossatlas.dtypes import upcast
+from lossatlas.kernels import matching
 
 LowQuality = Literal["none", "keep", "reassign"]
-
-_IoUBlocks: TypeAlias = Callable[[], Iterable[tuple[slice, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class MaxIoU:
             them positive.
         crowd_threshold: a prior that is not positive is ignored if a crowd region covers this share of its area;
             None leaves such priors as they are. No prior is ever assigned to a crowd region.
-        block_size: priors that are held against all objects at a time; it changes memory, never the result.
+        block_size: priors that are held against all objects at a time; it changes memory, never the result. None
+            takes kernels where they can be used.
 
     Raises:
         ValueError: a number out of its range or an unknown `low_quality`.
@@ -59,7 +59,8 @@ class MaxIoU:
         tensor([ 0, -1,  1, -1])
 
     Note:
-        Of objects with the same IoU the first one in `canonical_order` wins. Memory grows with priors + objects.
+        Of objects with the same IoU the first one in `canonical_order` wins. Memory grows with priors + objects. A box
+        with a coordinate that is infinite or not a number overlaps nothing.
         Priors tie for an object if their IoU with it is equal as computed: of several priors of one shape that contain
         it, rounding decides which do. `dataclasses.replace` changes an option of a ready-made assigner.
 
@@ -107,14 +108,14 @@ class MaxIoU:
             target: ``boxes`` (G, 4) xyxy pixels, ``labels`` (G,), optionally ``iscrowd`` (G,).
         """
         check_rows("priors", priors)
-        (priors,) = upcast(priors)
+        (priors,) = upcast(priors.detach())
         objects = ordered_objects(target, priors.dtype)
-
-        def iou_blocks() -> Iterable[tuple[slice, Tensor]]:
-            for block in blocks(len(priors), len(objects.boxes), self.block_size):
-                yield block, pairwise_iou(priors[block], objects.boxes)
-
-        matched, ignored = self._match(iou_blocks, len(priors), len(objects.boxes), priors)
+        overlaps: _Overlaps
+        if self.block_size is None and matching.usable(priors, objects.boxes):
+            overlaps = _Fused(priors, objects.boxes)
+        else:
+            overlaps = _Blocks(priors, objects.boxes, self.block_size)
+        matched, ignored = self._match(overlaps)
         crowded = boxes_in_crowd(priors, objects.crowd, self.crowd_threshold, self.block_size)
         return Assignment.build(to_rows(objects.rows, matched), ignored | crowded)
 
@@ -127,24 +128,87 @@ class MaxIoU:
         check_floating("overlaps", overlaps)
         if overlaps.ndim != 2:
             raise ValueError(f"`overlaps` must have shape (P, G), but got {tuple(overlaps.shape)}")
-        rows, columns = overlaps.shape
-        return Assignment.build(*self._match(lambda: [(slice(0, rows), overlaps)], rows, columns, overlaps))
+        return Assignment.build(*self._match(_Matrix(overlaps)))
 
-    def _match(self, iou_blocks: _IoUBlocks, priors: int, objects: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _match(self, overlaps: "_Overlaps") -> tuple[Tensor, Tensor]:
         """Return the object of each positive prior (-1 for others), and the priors between the thresholds."""
-        best = like.new_zeros(priors)
-        own = torch.zeros_like(best, dtype=torch.int64)
-        object_best = like.new_zeros(objects)
-        if objects:
-            for block, iou in iou_blocks():
-                best[block], own[block] = iou.max(dim=1)  # the first maximum
-                object_best = torch.maximum(object_best, iou.amax(dim=0))
+        best, own, object_best = overlaps.best()
         matched = torch.where(best >= self.positive_threshold, own, -1)
-        if self.low_quality != "none" and objects:
-            worthy = object_best >= self.min_low_quality_iou
-            for block, iou in iou_blocks():
-                claimed = torch.where((iou == object_best) & worthy, iou, 0)  # an IoU of 0 is no claim
-                claim, claimant = claimed.max(dim=1)
-                object_ = own[block] if self.low_quality == "keep" else claimant
-                matched[block] = torch.where(claim > 0, object_, matched[block])
+        if self.low_quality != "none":
+            worthy = (object_best >= self.min_low_quality_iou) & (object_best > 0)
+            claimant = overlaps.claims(torch.where(worthy, object_best, torch.inf))
+            matched = torch.where(claimant >= 0, own if self.low_quality == "keep" else claimant, matched)
         return matched, (best >= self.negative_threshold) & (best < self.positive_threshold)
+
+
+class _Overlaps(Protocol):
+    """The IoU of each prior with each object, which need not be in memory."""
+
+    def best(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the best IoU of each prior, the first object it is with, and the best IoU of each object."""
+        ...
+
+    def claims(self, wanted: Tensor) -> Tensor:
+        """Return the object that each prior has the highest claim to, -1 without any.
+
+        Args:
+            wanted: ``(G,)`` the IoU with each object that is a claim to it, above 0.
+        """
+        ...
+
+
+class _Blocks:
+    """A few priors after the others."""
+
+    def __init__(self, priors: Tensor, objects: Tensor, block_size: int | None) -> None:
+        self.priors = priors
+        self.objects = objects
+        self.block_size = block_size
+
+    def best(self) -> tuple[Tensor, Tensor, Tensor]:
+        best = self.priors.new_zeros(len(self.priors))
+        own = torch.zeros_like(best, dtype=torch.int64)
+        object_best = self.priors.new_zeros(len(self.objects))
+        for block, iou in self._blocks():
+            best[block], own[block] = iou.max(dim=1)  # the first maximum
+            object_best = torch.maximum(object_best, iou.amax(dim=0))
+        return best, own, object_best
+
+    def claims(self, wanted: Tensor) -> Tensor:
+        claimant = torch.full_like(self.priors[:, 0], -1, dtype=torch.int64)
+        for block, iou in self._blocks():
+            claim, object_ = torch.where(iou == wanted, iou, 0).max(dim=1)
+            claimant[block] = torch.where(claim > 0, object_, -1)
+        return claimant
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        if len(self.objects):
+            for block in blocks(len(self.priors), len(self.objects), self.block_size):
+                # A box that is not finite overlaps nothing.
+                yield block, pairwise_iou(self.priors[block], self.objects).nan_to_num()
+
+
+class _Matrix(_Blocks):
+    """A matrix that is given."""
+
+    def __init__(self, overlaps: Tensor) -> None:
+        super().__init__(overlaps, overlaps.T, None)
+        self.overlaps = overlaps
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        if self.overlaps.numel():
+            yield slice(0, len(self.overlaps)), self.overlaps
+
+
+class _Fused:
+    """By kernels, to the last bit as `_Blocks`."""
+
+    def __init__(self, priors: Tensor, objects: Tensor) -> None:
+        self.priors = priors.contiguous()
+        self.objects = objects.contiguous()
+
+    def best(self) -> tuple[Tensor, Tensor, Tensor]:
+        return matching.max_iou(self.priors, self.objects)
+
+    def claims(self, wanted: Tensor) -> Tensor:
+        return matching.claims(self.priors, self.objects, wanted)

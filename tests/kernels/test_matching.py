@@ -1,0 +1,106 @@
+"""Matching by kernels against the PyTorch code that defines it: the same to the last bit."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from lossatlas import kernels
+from lossatlas.assign import Assignment, MaxIoU
+from lossatlas.boxes.priors import anchor_grid
+from lossatlas.kernels import matching
+from tests.assign.scenes import assert_same, float_boxes, random_target
+from tests.kernels.case import needs_kernels
+from tests.memory import PeakMemory
+
+pytestmark = needs_kernels
+
+Scene = tuple[Tensor, dict[str, Tensor]]
+
+
+def target_of(boxes: Tensor) -> dict[str, Tensor]:
+    return {"boxes": boxes, "labels": torch.zeros(len(boxes), dtype=torch.int64)}
+
+
+def ties() -> Scene:
+    """Whole coordinates: many equal overlaps, flat and equal boxes."""
+    source = random.Random(0)
+    priors = random_target(source, 300, 30, 12, 0.0)["boxes"]
+    return priors, random_target(source, 40, 30, 12, 0.2)
+
+
+def anchors() -> Scene:
+    """Priors in the order of a grid, of which a few lie beside each other."""
+    return anchor_grid([(40, 40), (20, 20), (10, 10)], [8, 16, 32]), target_of(float_boxes(150, seed=1) * 2)
+
+
+def scattered() -> Scene:
+    return float_boxes(1000, seed=2), target_of(float_boxes(70, seed=3))
+
+
+def broken() -> Scene:
+    """Inverted, infinite, huge and undefined boxes among ordinary ones."""
+    odd = torch.tensor(
+        [
+            [30.0, 30, 10, 10],
+            [-torch.inf, -torch.inf, torch.inf, torch.inf],
+            [10.0, 10, torch.nan, 40],
+            [torch.nan, 10, 30, 40],
+            [-1e30, -1e30, 1e30, 1e30],
+            [0.0, 0, 1e-30, 1e-30],
+        ]
+    )
+    return torch.cat((odd, float_boxes(90, seed=4))), target_of(torch.cat((float_boxes(20, seed=5), odd)))
+
+
+SCENES: dict[str, Callable[[], Scene]] = {
+    "ties": ties,
+    "anchors": anchors,
+    "scattered": scattered,
+    "broken": broken,
+    "one prior": lambda: (float_boxes(1, seed=6), target_of(float_boxes(65, seed=7))),
+    "one object": lambda: (float_boxes(65, seed=8), target_of(float_boxes(1, seed=9))),
+}
+
+every_scene = pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES.keys())
+
+
+def by_twin(assigner: MaxIoU, priors: Tensor, target: dict[str, Tensor]) -> Assignment:
+    with kernels.disabled():
+        return assigner(priors, target)
+
+
+@every_scene
+@pytest.mark.parametrize("low_quality", ["none", "keep", "reassign"])
+def test_equals_the_twin(scene: Callable[[], Scene], low_quality: str, instruction_set: str) -> None:
+    priors, target = scene()
+    assert matching.usable(priors, target["boxes"])
+    for least in (0.0, 0.3):
+        assigner = MaxIoU(0.5, 0.0, low_quality, min_low_quality_iou=least)  # type: ignore[arg-type]
+        found = assigner(priors, target)
+        assert_same(found, by_twin(assigner, priors, target))
+    assert found.positive.any() or scene is not anchors
+
+
+def test_priors_in_other_layouts() -> None:
+    priors, target = anchors()
+    strided = torch.stack((priors, priors), dim=-1)[..., 0]
+    assert_same(MaxIoU()(strided, target), by_twin(MaxIoU(), priors, target))
+
+
+def test_the_number_of_threads_changes_nothing(threads: Callable[[int], None]) -> None:
+    priors, target = anchors()
+    expected = by_twin(MaxIoU(), priors, target)
+    for number in (1, 2, 5):
+        threads(number)
+        assert_same(MaxIoU()(priors, target), expected)
+
+
+def test_memory_is_that_of_the_results() -> None:
+    priors = float_boxes(120_000, seed=0)
+    target = target_of(float_boxes(1000, seed=1))
+    with PeakMemory() as memory:
+        assert MaxIoU.retinanet()(priors, target).positive.any()
+    assert memory.peak < 60 * len(priors)

@@ -308,6 +308,32 @@ def test_ideal_outputs_decode_to_their_people(case: Case, options: dict[str, Any
         assert (found["scores"].diff() <= 0).all()
 
 
+@every_objective
+def test_two_people_whose_limbs_cross(case: Case) -> None:
+    """Head, neck and hands of one lie around those of the other, and both have a hand on the other's other side."""
+    objective = case.make()
+    points = [[[18, 6], [18, 16], [6, 22], [34, 24]], [[30, 5], [30, 15], [12, 26], [40, 20]]]
+    people = torch.cat((torch.tensor(points, dtype=torch.float32), torch.full((2, KINDS, 1), 2.0)), -1)
+    (found,) = objective.decode(ideal(objective, people))
+    same_people(found, people, atol=0.5)
+
+
+@every_objective
+def test_maps_that_are_trained_become_those_of_the_people(case: Case) -> None:
+    people = three_people(1)
+    raw = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in case.leaves(1).items()}
+    objective = case.make()
+    for tensor in raw.values():
+        torch.nn.init.normal_(tensor, std=0.1, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(raw.values(), lr=0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        objective(case.outputs(raw), [{"keypoints": people}]).total.backward()
+        optimizer.step()
+    (found,) = objective.decode(case.outputs({name: tensor.detach() for name, tensor in raw.items()}))
+    same_people(found, people, atol=0.5)
+
+
 def test_people_with_equal_tags_are_not_merged() -> None:
     objective = CASES["associative_embedding"].make()
     people = three_people(0)

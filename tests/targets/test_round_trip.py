@@ -164,12 +164,9 @@ def test_part_affinity_fields(skeleton: Skeleton, convert: Any) -> None:
     assert not tally.unexplained
 
 
-@pytest.mark.parametrize(
-    ("skeleton", "convert", "matching"),
-    [(COCO.denser(3), None, "greedy"), (OPENPOSE_18.denser(2), coco_to_openpose, "hungarian")],
-    ids=["coco", "openpose"],
-)
-def test_part_affinity_fields_with_more_limbs(skeleton: Skeleton, convert: Any, matching: Any) -> None:
-    tally = round_trip(field_decoder(skeleton, matching=matching), skeleton, limbs=True, convert=convert)
+@pytest.mark.parametrize("matching", ["greedy", "hungarian"])
+def test_part_affinity_fields_with_more_limbs(matching: Any) -> None:
+    skeleton = OPENPOSE_18.denser(2)
+    tally = round_trip(field_decoder(skeleton, matching=matching), skeleton, limbs=True, convert=coco_to_openpose)
     assert tally.share >= 0.97
     assert not tally.unexplained

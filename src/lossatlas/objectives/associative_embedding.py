@@ -164,8 +164,8 @@ class AssociativeEmbedding(nn.Module):
         Raises:
             ValueError: another number of targets, or shapes that do not fit.
         """
-        images, kinds = outputs.heatmaps.shape[:2]
-        people = people_of(targets, images, kinds)
+        kinds = outputs.heatmaps.shape[1]
+        people = people_of(targets, outputs.heatmaps, kinds)
         stages = (*outputs.stages, outputs.heatmaps)
         heatmap = heatmap_term(self.heatmap_loss, self.heatmaps, stages, outputs.stride, people, targets, self.masked)
         pull, push = [], []

@@ -13,13 +13,13 @@ from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.pose import heatmap_mse_loss
 from lossatlas.objectives.map_slots import CoordinateLoss, MapLoss, MapReduction, moments
-from lossatlas.objectives.pose_maps import Poses, check_maps, check_stages, stage_stride
+from lossatlas.objectives.pose_maps import Poses, check_maps, check_stages, people_of, stage_stride
 from lossatlas.objectives.slots import LossFunction
 from lossatlas.objectives.terms import LossTerms
 from lossatlas.targets.grid import to_cells, to_pixels
 from lossatlas.targets.heatmaps import KeypointHeatmaps
 from lossatlas.targets.peaks import Refinement, refine_peaks
-from lossatlas.targets.people import People, Target, stack_people
+from lossatlas.targets.people import People, Target
 
 Unlabelled: TypeAlias = Literal["ignore", "negative"]
 
@@ -181,10 +181,7 @@ class Heatmap(nn.Module):
         return [{"keypoints": person, "scores": person[..., 2].mean(1)} for person in keypoints]
 
     def _people(self, outputs: HeatmapOutputs, targets: Sequence[Target]) -> People:
-        images, kinds = outputs.heatmaps.shape[:2]
-        if len(targets) != images:
-            raise ValueError(f"`targets` must have one entry for each of the {images} images, but has {len(targets)}")
-        people = stack_people(targets, kinds)
+        people = people_of(targets, outputs.heatmaps, outputs.heatmaps.shape[1])
         if people.rows.shape[1] > 1:
             index, number = max(enumerate((people.rows >= 0).sum(1).tolist()), key=lambda pair: pair[1])
             raise ValueError(

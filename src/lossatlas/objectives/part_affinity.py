@@ -146,7 +146,7 @@ class PartAffinity(nn.Module):
             ValueError: another number of targets, or shapes that do not fit.
         """
         self._check(outputs)
-        people = people_of(targets, len(outputs.heatmaps), len(self.skeleton))
+        people = people_of(targets, outputs.heatmaps, len(self.skeleton))
         stages = (*outputs.stages, outputs.heatmaps)
         heatmap = heatmap_term(self.heatmap_loss, self.heatmaps, stages, outputs.stride, people, targets, self.masked)
         field = []

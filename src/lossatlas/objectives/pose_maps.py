@@ -41,15 +41,15 @@ def stage_stride(last: Tensor, stride: float, maps: Tensor) -> float:
     return stride * last.shape[2] / max(maps.shape[2], 1)
 
 
-def people_of(targets: Sequence[Target], images: int, keypoints: int) -> People:
-    """Return the people of a batch.
+def people_of(targets: Sequence[Target], maps: Tensor, keypoints: int) -> People:
+    """Return the people of a batch, for maps of which the first axis is the images'.
 
     Raises:
         ValueError: another number of targets, or targets that do not fit.
     """
-    if len(targets) != images:
-        raise ValueError(f"`targets` must have one entry for each of the {images} images, but has {len(targets)}")
-    return stack_people(targets, keypoints)
+    if len(targets) != len(maps):
+        raise ValueError(f"`targets` must have one entry for each of the {len(maps)} images, but has {len(targets)}")
+    return stack_people(targets, keypoints, device=maps.device)
 
 
 def trained_cells(
@@ -57,7 +57,7 @@ def trained_cells(
 ) -> Tensor:
     """Return which cells of maps are trained, ``(B, 1, H, W)``."""
     mask = people_mask(targets, (maps.shape[2], maps.shape[3]), stride, masked=masked, convention=convention)
-    return mask[:, None]
+    return mask[:, None].to(maps.device)
 
 
 def heatmap_term(

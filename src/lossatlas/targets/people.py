@@ -58,7 +58,9 @@ def check_people(name: str, target: Target, keypoints: int | None = None) -> Non
         raise ValueError(f"`{name}['masks']` must have shape ({len(points)}, H, W), but got {got}")
 
 
-def stack_people(targets: Sequence[Target], keypoints: int | None = None) -> People:
+def stack_people(
+    targets: Sequence[Target], keypoints: int | None = None, *, device: torch.device | None = None
+) -> People:
     """Return the people of a batch, without crowds and without people of whom no keypoint is labelled.
 
     Args:
@@ -66,6 +68,7 @@ def stack_people(targets: Sequence[Target], keypoints: int | None = None) -> Peo
             is not labelled (COCO's 1 and 2 are both labelled); optionally ``boxes`` (G, 4) xyxy pixels, ``area`` (G,)
             in pixels and ``iscrowd`` (G,).
         keypoints: K; None reads it from the targets.
+        device: of the result if there are no targets.
 
     Returns:
         The people of all images.
@@ -85,10 +88,8 @@ def stack_people(targets: Sequence[Target], keypoints: int | None = None) -> Peo
         check_people("targets[0]", targets[0])
         keypoints = targets[0]["keypoints"].shape[1]
     if not targets:
-        none = torch.zeros(0, 0)
-        return People(
-            none[..., None, None].expand(0, 0, keypoints, 3), none[..., None].expand(0, 0, 4), none, none.long()
-        )
+        none = torch.zeros(0, 0, device=device)
+        return People(none.new_zeros(0, 0, keypoints, 3), none.new_zeros(0, 0, 4), none, none.long())
     found, boxes, areas, rows = [], [], [], []
     for index, target in enumerate(targets):
         check_people(f"targets[{index}]", target, keypoints)

@@ -14,6 +14,7 @@ from lossatlas import cli, kernels
 from lossatlas.lab import comparison
 from lossatlas.lab.commands import app
 from lossatlas.lab.plan import TRIAL_SETTINGS
+from lossatlas.lab.registry import OBJECTIVES
 from lossatlas.lab.summary import table
 from lossatlas.losses.catalog import CATALOG
 from tests.lab.comparison.fakes import FakeTraining, fake_data
@@ -50,6 +51,14 @@ def test_help_has_an_example_and_every_setting(run: Run) -> None:
     assert "lossatlas compare --vary box=giou,ciou" in shown.output
     for name in TRIAL_SETTINGS:
         assert f"--{name.replace('_', '-')}" in shown.output
+
+
+def test_objectives_are_listed_with_their_task_and_slots(run: Run) -> None:
+    lines = run("ls", "--objectives").output.splitlines()
+    assert len(lines) == len(OBJECTIVES)
+    (line,) = (line for line in lines if line.split()[1] == "retinanet")
+    assert line.startswith("detection ")
+    assert line.endswith("[box, cls]")
 
 
 def test_the_help_shows_the_defaults_of_a_trial(run: Run) -> None:

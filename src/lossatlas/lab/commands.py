@@ -316,9 +316,16 @@ def report(
 
 
 @app.command(name="ls")
-def list_losses() -> None:
+def list_losses(
+    objectives: Annotated[
+        bool, typer.Option("--objectives", help="List the objectives that can be trained, with the slots of each.")
+    ] = False,
+) -> None:
     """List every loss: family, name, what it is, and the paper."""
     console = Console()
+    if objectives:
+        _list_objectives(console)
+        return
     if not console.is_terminal:
         for entry in CATALOG.values():
             typer.echo(f"{entry.family:<16}{entry.name:<44}{entry.summary}  [{entry.reference}]")
@@ -328,6 +335,18 @@ def list_losses() -> None:
         for entry in (entry for entry in CATALOG.values() if entry.family == family):
             console.print(Padding(Text.assemble((entry.name, "cyan"), "  ", entry.summary), (0, 0, 0, 2)))
             console.print(Padding(Text(entry.reference, style="dim"), (0, 0, 0, 4)))
+
+
+def _list_objectives(console: Console) -> None:
+    if not console.is_terminal:
+        for spec in OBJECTIVES.values():
+            typer.echo(f"{spec.task:<16}{spec.name:<24}{spec.description}  [{', '.join(spec.slots)}]")
+        return
+    for task in TASKS.values():
+        _heading(console, task.name)
+        for spec in (spec for spec in OBJECTIVES.values() if spec.task == task.name):
+            console.print(Padding(Text.assemble((spec.name, "cyan"), "  ", spec.description), (0, 0, 0, 2)))
+            console.print(Padding(Text(f"slots: {', '.join(spec.slots)}", style="dim"), (0, 0, 0, 4)))
 
 
 @app.command()

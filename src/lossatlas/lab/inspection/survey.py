@@ -106,6 +106,8 @@ class Survey:
         crowds: crowd regions of the split.
         fights: what objects take from each other.
         depends: whether the assignment depends on what the network predicts, which is untrained here.
+        sampled: whether the objective trains a sample of the negatives.
+        staged: whether this is the first stage of several.
         seconds: that it took.
     """
 
@@ -121,6 +123,8 @@ class Survey:
     crowds: int
     fights: Fights
     depends: bool
+    sampled: bool
+    staged: bool
     seconds: float
 
     @property
@@ -229,6 +233,8 @@ def survey(
         crowds=sum(int(record.iscrowd.sum()) for record in split.records),
         fights=fights,
         depends=_depends(surveyor, split),
+        sampled=getattr(surveyor.learner.assigning, "sampler", None) is not None,
+        staged=surveyor.learner.assigning is not surveyor.learner.objective,
         seconds=time.perf_counter() - started,
     )
 
@@ -311,11 +317,14 @@ def _depends(surveyor: Surveyor, split: DetectionSplit) -> bool:
     """Try out whether assignments change when the predictions do."""
     indices = [index for index, record in enumerate(split.records) if not record.iscrowd.all()][:PROBES]
     generator = torch.Generator().manual_seed(0)
-    assigning = surveyor.learner.assigning
+    assigning: Any = surveyor.learner.assigning
+    seen: dict[tuple[int, int], Any] = {}
     for number in range(PROBES if indices else 0):
         record = split.records[indices[number % len(indices)]]
         size = surveyor.size(record)
-        outputs = surveyor.learner.survey(torch.zeros(1, 3, *size))
+        if size not in seen:
+            seen[size] = surveyor.learner.survey(torch.zeros(1, 3, *size))
+        outputs = seen[size]
         other = _shaken(outputs, SHAKES[number % len(SHAKES)], generator)
         # Where the objects are, and where they are just what is predicted: some assigners ignore such predictions.
         for target in (surveyor.target(record), _predicted(assigning, other, size)):

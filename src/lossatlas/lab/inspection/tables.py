@@ -106,6 +106,10 @@ def notes(survey: Survey) -> list[str]:
         )
     else:
         found.append(f"{survey.objective} assigns by geometry alone: this holds for all of the training.")
+    if survey.staged:
+        found.append("This is the first stage, which proposes regions; the second is trained on what is proposed.")
+    if survey.sampled:
+        found.append("Only a sample of the negatives is trained, drawn after this.")
     if survey.crowds:
         found.append(
             f"{plural(survey.crowds, 'crowd region')} {'is' if survey.crowds == 1 else 'are'} no object: predictions "

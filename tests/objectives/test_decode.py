@@ -110,6 +110,7 @@ SUPPRESSIONS: dict[str, Any] = {
     "none": None,
     "hard": batched_nms,
     "torchvision": torchvision.ops.batched_nms,
+    "torchvision, all classes alike": lambda boxes, scores, labels, limit: torchvision.ops.nms(boxes, scores, limit),
     "DIoU": diou_nms,
     "soft": soft_nms,
     "gaussian": functools.partial(soft_nms, decay="gaussian", sigma=0.2),

@@ -31,7 +31,8 @@ Target: TypeAlias = Mapping[str, Tensor]
 Detections: TypeAlias = dict[str, Tensor]
 NMS: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Tensor | Kept]
 """A suppression: ``nms(boxes, scores, labels, iou_threshold)`` returns the rows that are kept, highest score first, or
-`Kept` if it changes scores. `batched_nms`, `diou_nms`, `soft_nms` and ``torchvision.ops.batched_nms`` are such."""
+`Kept` if it changes scores. `batched_nms`, `diou_nms`, `soft_nms` and ``torchvision.ops.batched_nms`` are such; of all
+classes alike, ``lambda boxes, scores, labels, limit: torchvision.ops.nms(boxes, scores, limit)``."""
 Voting: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """What moves boxes: ``voting(boxes, kept, variance, labels)`` returns where the kept ones go; `vote_boxes` is such."""
 

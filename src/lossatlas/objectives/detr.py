@@ -138,7 +138,7 @@ class DETR(BoxObjective):
 
     Reference:
         Carion et al., "End-to-End Object Detection with Transformers", 2020, arXiv 2005.12872, equation 2 and
-        appendix A.4.
+        the appendix on the losses.
     """
 
     class_loss: SoftmaxLoss | SigmoidLoss

@@ -101,7 +101,7 @@ class PartAffinity(nn.Module):
 
     Reference:
         Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", 2017, arXiv 1611.08050,
-        equations 4 and 5.
+        section 2.1.
     """
 
     def __init__(

@@ -114,6 +114,13 @@ def assemble_people(
     Raises:
         ValueError: another number of kinds of limbs than the skeleton has.
 
+    Example:
+        >>> arm = Skeleton.chain("arm", ["shoulder", "elbow", "wrist"], [(0, 1), (1, 2)])
+        >>> heights = torch.tensor([[0.9, 0.8], [0.9, 0.8], [0.7, 0.6]])
+        >>> limbs = [[Limb(0, 1, 0.9), Limb(1, 0, 0.8)], [Limb(1, 0, 0.7)]]
+        >>> assemble_people(limbs, heights, arm, min_keypoints=2).members.tolist()
+        [[0, 1, 0], [1, 0, -1]]
+
     Note:
         The published codes let a limb replace a keypoint that a person has already; here the limb visited first wins.
 
@@ -171,6 +178,19 @@ def group_by_fields(
     Raises:
         ValueError: shapes that do not fit the skeleton, or a bad `matching`.
         ImportError: scipy is not installed, for ``"hungarian"``.
+
+    Example:
+        >>> from lossatlas.targets import KeypointHeatmaps, PartAffinityFields, find_peaks
+        >>> arm = Skeleton.chain("arm", ["elbow", "wrist"], [(0, 1)])
+        >>> people = torch.tensor([[[2.0, 2.0, 2.0], [9.0, 2.0, 2.0]], [[2.0, 9.0, 2.0], [9.0, 9.0, 2.0]]])
+        >>> peaks = find_peaks(KeypointHeatmaps(sigma=1.0)(people, (12, 12), 1).heatmaps)
+        >>> fields = PartAffinityFields(arm)(people, (12, 12), 1)
+        >>> group_by_fields(peaks, peaks.cells.float(), fields, arm, min_keypoints=2).members.tolist()
+        [[0, 0], [1, 1]]
+
+    Reference:
+        Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", 2017, arXiv 1611.08050,
+        section 2.4.
     """
     if len(fields) != 2 * len(skeleton.limbs):
         raise ValueError(f"`fields` must have {2 * len(skeleton.limbs)} maps, two for each limb, but has {len(fields)}")

@@ -64,7 +64,7 @@ class PartAffinityFields:
 
     Reference:
         Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", 2017, arXiv 1611.08050,
-        equations 8 and 9.
+        section 2.3.
     """
 
     skeleton: Skeleton

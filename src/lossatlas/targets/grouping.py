@@ -159,6 +159,11 @@ def fill_missing(
     Returns:
         ``(N, K, 2)`` column and row, and ``(N, K)`` the height there.
 
+    Example:
+        >>> heatmap, tags = torch.tensor([[[0.9, 0.2, 0.8]]]), torch.tensor([[[5.0, 1.0, 1.0]]])
+        >>> fill_missing(heatmap, tags, torch.tensor([[1.2]]))[0].tolist()
+        [[[2, 0]]]
+
     Reference:
         The code of Newell et al., 2017, arXiv 1611.05424; the height as in HigherHRNet's, where the first takes 1.
     """

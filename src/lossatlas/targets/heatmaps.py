@@ -79,7 +79,7 @@ class KeypointHeatmaps:
 
     Reference:
         Tompson et al., "Joint Training of a Convolutional Network and a Graphical Model for Human Pose Estimation",
-        2014, arXiv 1406.2984. Newell et al., 2017, arXiv 1611.05424. Cao et al., 2017, arXiv 1611.08050, equation 6.
+        2014, arXiv 1406.2984. Newell et al., 2017, arXiv 1611.05424. Cao et al., 2017, arXiv 1611.08050, section 2.2.
         DARK: Zhang et al., 2019, arXiv 1910.06278. UDP: Huang et al., 2019, arXiv 1911.07524. Scale-aware: the code
         of Cheng et al., "HigherHRNet", 2019, arXiv 1908.10357.
     """

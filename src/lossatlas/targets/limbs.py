@@ -112,7 +112,7 @@ def limb_scores(
 
     Reference:
         Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", 2017, arXiv 1611.08050,
-        equations 10 and 11. What is accepted: the authors' code.
+        section 2.3. What is accepted: the authors' code.
     """
     rule = rule or LimbRule()
     if field.ndim != 3 or len(field) != 2:

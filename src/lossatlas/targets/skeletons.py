@@ -139,7 +139,8 @@ OPENPOSE_18 = Skeleton(
 )  # fmt: skip
 """OpenPose's keypoints of COCO with a neck, and its limbs in the order in which it puts people together.
 
-The sigmas are COCO's; that of the neck, which nobody has measured, is the shoulders'."""
+Table: OpenPose, poseParameters.cpp. The sigmas are COCO's; that of the neck, which nobody has measured, is the
+shoulders'. mmpose lists COCO's numbers for these keypoints without putting them into their order."""
 
 OPENPOSE_18_CHANNELS = (6, 10, 7, 8, 11, 12, 0, 1, 2, 3, 4, 5, 14, 15, 17, 16, 18, 9, 13)
 """Pair of maps that OpenPose's published network has for each limb of `OPENPOSE_18`: limb l is maps 2 c and 2 c + 1."""
@@ -162,7 +163,7 @@ BODY_25 = Skeleton(
         (2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18), (19, 22), (20, 23), (21, 24),
     ),
 )  # fmt: skip
-"""OpenPose's 25 keypoints, with the middle of the hips and the feet."""
+"""OpenPose's 25 keypoints, with the middle of the hips and the feet. Table: OpenPose, poseParameters.cpp."""
 
 MPII = Skeleton(
     "mpii",
@@ -177,7 +178,7 @@ MPII = Skeleton(
     ),
     mirrored=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
 )  # fmt: skip
-"""The 16 keypoints of MPII, with mmpose's limbs. MPII is scored by PCKh, which takes no sigmas."""
+"""The 16 keypoints of MPII, with mmpose's limbs (its configuration mpii.py). MPII is scored by PCKh, without sigmas."""
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, OPENPOSE_18, BODY_25, MPII)}
 """Every skeleton by its name."""

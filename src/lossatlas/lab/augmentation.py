@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -187,10 +187,16 @@ def _place(free: int, share: float) -> int:
     return min(int(share * (abs(free) + 1)), abs(free)) * (1 if free >= 0 else -1)
 
 
-def _turned(picture: Tensor, window: Window, size: tuple[int, int], angle: float) -> Tensor:
+def _turned(
+    picture: Tensor,
+    window: Window,
+    size: tuple[int, int],
+    angle: float,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+) -> Tensor:
     """Return what a frame shows of a picture that has been resized already and is turned around the frame's middle."""
     y, x = size[0] / 2, size[1] / 2
-    return Turn(angle, (x - window.left, y - window.top), (x, y)).picture(picture, size)
+    return Turn(angle, (x - window.left, y - window.top), (x, y)).picture(picture, size, mode)
 
 
 def paste(picture: Tensor, window: Window, size: tuple[int, int], fill: float = 0.0) -> Tensor:
@@ -253,8 +259,13 @@ def move_mask(mask: Tensor, motion: Motion, fill: int) -> Tensor:
                 [-1,  2]])
     """
     window = motion.window
-    moved = F.interpolate(mask[None, None].double(), size=(window.height, window.width), mode="nearest-exact")[0]
-    moved = paste(moved.to(mask.dtype), window, motion.after, fill)[0]
+    above = mask[None, None].double() - fill  # what is 0 becomes `fill`
+    resized = F.interpolate(above, size=(window.height, window.width), mode="nearest-exact")[0]
+    if motion.angle:
+        moved = _turned(resized, window, motion.after, motion.angle, "nearest")
+    else:
+        moved = paste(resized, window, motion.after)
+    moved = moved[0].to(mask.dtype) + fill
     return moved.flip(-1) if motion.mirrored else moved
 
 

@@ -120,6 +120,23 @@ def test_augmented_masks_stay_on_their_objects():
         assert (found[example.image[0] == -2] == 0).all()
 
 
+def test_turned_masks_stay_on_their_objects():
+    image, mask = torch.zeros(3, 40, 64, dtype=torch.uint8), torch.zeros(40, 64, dtype=torch.int16)
+    image[:, 12:30, 20:50], mask[12:30, 20:50] = 250, 1
+    change = Augmentation(64, 0.3, color_jitter=0.0, horizontal_flip=True, move=TASK.move, rotation=90.0)
+    turned = 0
+    for seed in range(20):
+        example = change(Sample(image, {"mask": mask}, 1, "a.png"), np.random.default_rng(seed))
+        found = example.target["mask"]
+        assert ((example.image[0] > 0) != (found == 1)).float().mean() < 0.05
+        assert (found[example.image[0] < -1.99] == 0).all()
+        corners = example.image[0][found == VOID]
+        if len(corners) > 50:
+            turned += 1
+            assert (corners == 0).float().mean() > 0.8  # the edge of the picture is interpolated
+    assert turned > 10
+
+
 def test_what_fills_a_batch_is_void():
     class Objective(nn.Module):
         def forward(self, outputs, targets):

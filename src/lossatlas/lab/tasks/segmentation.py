@@ -34,6 +34,7 @@ class SemanticSegmentation(Task):
         Metric("BF1", "F1 of the boundaries' pixels, which may lie 0.75 % of the image's diagonal apart"),
     )
     class_metric = "IoU"
+    turns = True
     recipe: ClassVar[Mapping[str, Any]] = {"image_size": 128}
     reading = (
         "The ground truth has a colour of its own for each class. The predictions are coloured by what is right and "

@@ -90,6 +90,17 @@ def test_what_is_not_labelled_is_left_out_or_is_nowhere() -> None:
     assert negative.item() == pytest.approx((sum(errors) + sum(absent)) / (3 * KINDS * 48), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "loss", [losses.heatmap_mse_loss, losses.mse_loss, losses.gaussian_focal_loss, losses.QualityFocalLoss()]
+)
+def test_weights_of_keypoints_do_not_change_the_denominator(loss: Any) -> None:
+    raw = outputs()
+    plain = torch.autograd.grad(Heatmap(heatmap_loss=loss, heatmaps=DRAW)(raw, TARGETS).total, raw.heatmaps)[0]
+    objective = Heatmap(heatmap_loss=loss, heatmaps=DRAW, keypoint_weights=torch.tensor([1.0, 3.0, 0.5]))
+    weighted = torch.autograd.grad(objective(raw, TARGETS).total, raw.heatmaps)[0]
+    torch.testing.assert_close(weighted, plain * torch.tensor([1.0, 3.0, 0.5]).view(3, 1, 1).double())
+
+
 MAP_LOSSES = [
     entry
     for entry in losses.CATALOG.values()
@@ -262,6 +273,10 @@ def test_wrong_arguments_are_named() -> None:
         Heatmap(heatmap_loss=losses.joint_ohkm_loss, reduction="half_batch")
     with pytest.raises(ValueError, match="`heatmaps` must have no background"):
         Heatmap(heatmaps=KeypointHeatmaps(background=True))
+    with pytest.raises(ValueError, match="`keypoint_weights` must be None without a heatmap loss"):
+        Heatmap(heatmap_loss=losses.joint_ohkm_loss, keypoint_weights=torch.ones(KINDS))
+    with pytest.raises(ValueError, match=r"`keypoint_weights` must have shape \(3,\), but got \(4,\)"):
+        Heatmap(keypoint_weights=torch.ones(4))(outputs(), TARGETS)
     two = {"keypoints": torch.ones(2, KINDS, 3)}
     with pytest.raises(ValueError, match=r"`targets\[1\]` must have at most one person, but has 2"):
         Heatmap()(outputs(), [NOBODY, two, NOBODY])

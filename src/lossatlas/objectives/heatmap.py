@@ -69,6 +69,8 @@ class Heatmap(nn.Module):
             ``"keypoints"`` for `gaussian_focal_loss` and ``"mean"`` for others.
         unlabelled: what becomes of the map of a keypoint that is not labelled or not on the map: ``"ignore"`` does
             not train it, ``"negative"`` trains it to be 0 everywhere.
+        keypoint_weights: ``(K,)`` factors of the keypoints' maps in the heatmap loss, which do not change the
+            denominator; mmpose has 1.2 for elbows and knees and 1.5 for wrists and ankles. None is 1 for all.
         beta: β > 0, what the maps are multiplied by before the softmax.
         sigmas: ``(K,)`` the keypoints' sigmas of `oks_loss`; None is 0.067 for all, the mean of COCO's.
 
@@ -105,6 +107,7 @@ class Heatmap(nn.Module):
         heatmaps: KeypointHeatmaps | None = None,
         reduction: MapReduction | None = None,
         unlabelled: Unlabelled = "ignore",
+        keypoint_weights: Tensor | None = None,
         beta: float = 1.0,
         sigmas: Tensor | None = None,
     ) -> None:
@@ -119,6 +122,12 @@ class Heatmap(nn.Module):
         if self.heatmaps.background:
             raise ValueError("`heatmaps` must have no background, which is a map of several people")
         self.heatmap_loss = None if heatmap_loss is None else MapLoss(heatmap_loss, reduction)
+        if keypoint_weights is not None and (self.heatmap_loss is None or self.heatmap_loss.own_mean):
+            raise ValueError(
+                "`keypoint_weights` must be None without a heatmap loss, or with one with a mean of its own"
+            )
+        self.keypoint_weights: Tensor | None
+        self.register_buffer("keypoint_weights", keypoint_weights)
         self.coordinate_loss = None
         if coordinate_loss is not None:
             self.coordinate_loss = CoordinateLoss(coordinate_loss, sigmas=sigmas, bin_sigma=self.heatmaps.sigma)
@@ -140,6 +149,10 @@ class Heatmap(nn.Module):
             ValueError: another number of targets, several people in an image, or shapes that do not fit.
         """
         people = self._people(outputs, targets)
+        kinds = outputs.heatmaps.shape[1]
+        if self.keypoint_weights is not None and self.keypoint_weights.shape != (kinds,):
+            got = tuple(self.keypoint_weights.shape)
+            raise ValueError(f"`keypoint_weights` must have shape ({kinds},), but got {got}")
         terms = {}
         if self.heatmap_loss is not None:
             stages = [*outputs.stages, outputs.heatmaps]
@@ -195,7 +208,8 @@ class Heatmap(nn.Module):
         size = (maps.shape[2], maps.shape[3])
         target, drawn = self.heatmaps(people.keypoints, size, stride, people.boxes)
         valid = drawn.any(1) if self.unlabelled == "ignore" else torch.ones_like(maps[:, :, 0, 0], dtype=torch.bool)
-        value: Tensor = self.heatmap_loss(maps, target, valid[..., None, None].expand(maps.shape), drawn.sum())
+        trained = valid[..., None, None].expand(maps.shape)
+        value: Tensor = self.heatmap_loss(maps, target, trained, drawn.sum(), self.keypoint_weights)
         return value
 
     def _coordinate_term(self, outputs: HeatmapOutputs, people: People) -> Tensor:

@@ -87,7 +87,9 @@ class MapLoss(Slot):
         """Whether the network's maps are logits."""
         return self.kind in LOGIT_KINDS
 
-    def forward(self, input: Tensor, target: Tensor, valid: Tensor, keypoints: Tensor) -> Tensor:
+    def forward(
+        self, input: Tensor, target: Tensor, valid: Tensor, keypoints: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
         """Return the loss of the maps of B images.
 
         Args:
@@ -95,8 +97,12 @@ class MapLoss(Slot):
             target: ``(B, M, H, W)``.
             valid: ``(B, M, H, W)`` mask of the cells that are trained, or ``(B, M / 2, H, W)`` for fields.
             keypoints: 0-d, number of keypoints that are drawn.
+            weight: ``(M,)`` factors of the maps, for a loss without a mean of its own; they do not change the
+                denominator.
         """
         options: dict[str, Any] = {"reduction": "mean"}
+        if weight is not None:
+            options["weight"] = weight.to(input)[:, None, None]
         input, target = upcast(input, target)
         if self.entry is not None and self.entry.name == "joint_ohkm_loss":
             options["visibility"] = valid.flatten(2).any(2)
@@ -108,10 +114,12 @@ class MapLoss(Slot):
             target = torch.where(valid, target, _IGNORED)
             input, target = input.movedim(1, -1), target.movedim(1, -1)
             options["ignore_index"] = _IGNORED
+            if weight is not None:
+                options["weight"] = weight.to(input)
         elif self.kind in ("keypoint_maps", "part_fields"):
             options["mask"] = valid
         else:
-            options["weight"] = valid.to(input.dtype)
+            options["weight"] = valid.to(input.dtype) * options.get("weight", 1)
             input, target = torch.where(valid, input, 0), torch.where(valid, target, 0)
         if not self.own_mean:
             options["normalizer"] = self._denominator(valid, keypoints)

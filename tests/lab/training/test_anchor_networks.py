@@ -7,7 +7,7 @@ from torch import Tensor
 from lossatlas.lab.facts import Facts
 from lossatlas.lab.networks.backbone import PRIOR, STRIDES, count_parameters
 from lossatlas.lab.networks.squares import SQUARE_SCALE
-from lossatlas.lab.networks.star import StarConvolution, star_offsets
+from lossatlas.lab.networks.star import StarConvolution
 from lossatlas.lab.networks.two_stage import POOLED, pool_regions
 from lossatlas.lab.networks.yolo import BINS
 from lossatlas.lab.registry import build_network, find_objective
@@ -81,7 +81,11 @@ def test_a_star_reads_nine_places_of_a_box() -> None:
     read = torch.stack([star(coordinate[None, None], distances)[0, :, 10, 8] for coordinate in (x, y)], dim=1)
     xs, ys = (8 - 3.0, 8.0, 8 + 0.5), (10 - 1.5, 10.0, 10 + 4.0)
     torch.testing.assert_close(read, torch.tensor([[left, top] for top in ys for left in xs]))
-    assert not star_offsets(torch.ones(1, 4, 2, 2)).any()
+
+
+def test_a_star_of_one_cell_is_a_convolution() -> None:
+    star, level = StarConvolution(5, bias=0.5), torch.randn(2, 64, 6, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(star(level, torch.ones(2, 4, 6, 8)), star.head(level))
 
 
 def test_a_refined_box_does_not_train_the_first() -> None:
@@ -107,8 +111,8 @@ def test_regions_are_cut_out_of_the_level_of_their_size() -> None:
     ]
     pooled = pool_regions(levels, boxes)
     assert pooled.shape == (4, 3, POOLED, POOLED)
-    assert pooled[:, 2].flatten(1).amin(1).tolist() == [0, 1, 1, 10]
-    assert torch.equal(pooled[:, 2].flatten(1).amin(1), pooled[:, 2].flatten(1).amax(1))
+    level_of = torch.tensor([0.0, 1.0, 1.0, 10.0])[:, None, None].expand(4, POOLED, POOLED)
+    torch.testing.assert_close(pooled[:, 2], level_of)
     flat = torch.cat(boxes)
     torch.testing.assert_close(pooled[:, :2].mean((2, 3)), (flat[:, :2] + flat[:, 2:]) / 2, rtol=0, atol=1e-3)
     step = (flat[:, 2] - flat[:, 0]) / POOLED

@@ -13,8 +13,8 @@ from lossatlas.lab.networks.backbone import STRIDES, Head, Pyramid, check_images
 from lossatlas.objectives import Regions, RoIOutputs, RPNOutputs
 
 POOLED = 7
-"""Side of what is cut out of a level, in samples."""
-_SAMPLING = 2  # samples of a bin along each axis
+"""Side of what is cut out of a level, in bins."""
+_SAMPLING = 1  # samples of a bin along each axis: a bin is about a cell
 _FINEST_SIDE = 112.0  # pixels; regions up to this are cut out of the finest level, up to its double of the next, ...
 _WIDTH = 128  # of the classifier
 

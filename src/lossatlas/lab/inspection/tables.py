@@ -281,4 +281,4 @@ def _pairs(survey: Survey) -> Table:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return "under 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"

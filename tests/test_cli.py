@@ -254,11 +254,17 @@ def test_env_says_what_computes(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     assert f"torch      {torch.__version__}" in shown
 
 
+def forget_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command be imported anew."""
+    for name in [name for name in sys.modules if name.startswith("lossatlas.lab.commands")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_without_the_lab_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
-    monkeypatch.delitem(sys.modules, "lossatlas.lab.commands")
+    forget_commands(monkeypatch)
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 1
@@ -267,7 +273,7 @@ def test_without_the_lab_it_says_what_to_install(
 
 def test_a_defect_is_not_taken_for_a_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lossatlas.lab.variants", None)
-    monkeypatch.delitem(sys.modules, "lossatlas.lab.commands")
+    forget_commands(monkeypatch)
     with pytest.raises(ModuleNotFoundError):
         cli.main()
 

@@ -6,7 +6,8 @@ import torch
 from lossatlas.lab.data import Data, DetectionSplit, ImageRecord
 from lossatlas.lab.data.dataset import ObjectRow
 from lossatlas.lab.inspection.priors import Priors
-from lossatlas.lab.inspection.survey import SAMPLED_OBJECTS, Surveyor, survey
+from lossatlas.lab.inspection.survey import SAMPLED_OBJECTS, survey
+from lossatlas.lab.inspection.surveyor import Surveyor
 from lossatlas.lab.registry import OBJECTIVES
 from tests.lab.training.squares import squares_data
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from lossatlas.lab.data import Data, DetectionSplit
 from lossatlas.lab.formatting import plural
 from lossatlas.lab.inspection.priors import Priors
-from lossatlas.lab.inspection.survey import Survey, Surveyor
+from lossatlas.lab.inspection.survey import Survey
+from lossatlas.lab.inspection.surveyor import Surveyor
 from lossatlas.lab.pictures.boxes import box_of, draw_boxes
 from lossatlas.lab.pictures.picture import Panel, Picture
 

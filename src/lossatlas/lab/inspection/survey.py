@@ -4,35 +4,20 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lossatlas.assign import Assignment
-from lossatlas.lab.augmentation import fitted
-from lossatlas.lab.data import Data, DetectionSplit, ImageRecord
+from lossatlas.lab.data import Data, DetectionSplit
+from lossatlas.lab.inspection.dependence import depends_on_predictions
 from lossatlas.lab.inspection.priors import Geometry, Priors
-from lossatlas.lab.registry import build_network, find_objective
-from lossatlas.lab.tasks import default_recipe, task_of
-from lossatlas.lab.trial import TrialConfig
-
-Target: TypeAlias = dict[str, Tensor]
+from lossatlas.lab.inspection.surveyor import Surveyor, Target
 
 SAMPLED_OBJECTS = 4000
 """Objects that are assigned once more, each as if it were alone in its image, to see what others take from it."""
-
-PROBES = 24
-"""Assignments with other predictions, to see whether they matter."""
-
-
-PREDICTED = 20
-"""Predictions of such an assignment that are taken for objects."""
-
-SHAKES = (0.1, 0.5, 3.0)
-"""Standard deviations of the noise that makes other predictions of the network's."""
 
 
 @dataclass(frozen=True)
@@ -134,58 +119,6 @@ class Survey:
         return rows[self.found.size[rows].prod(1).argsort(stable=True)]
 
 
-class Surveyor:
-    """Assigns images of a split one by one; those of one size share the outputs of the network.
-
-    Args:
-        objective: name of the objective.
-        data: name, classes and images.
-        image_size: longest side of an image; larger images are made smaller. None: as `compare` trains them.
-    """
-
-    def __init__(self, objective: str, data: Data[DetectionSplit], image_size: int | None = None) -> None:
-        self.spec = find_objective(objective)
-        default: int = default_recipe(objective).get("image_size", TrialConfig.image_size)
-        self.image_size = default if image_size is None else image_size
-        facts = task_of(objective).facts(data, self.image_size)
-        network = build_network(objective, facts, seed=0)
-        self.learner: Any = self.spec.learner(network, self.spec.build(facts)).eval()
-        self._size: tuple[int, int] | None = None
-        self._outputs: Any = None
-        self._priors: Priors | None = None
-
-    def zoom(self, record: ImageRecord) -> Tensor:
-        """Return by which factors width and height of an image change before the network sees it."""
-        height, width = fitted((record.height, record.width), self.image_size)
-        return torch.tensor([width / record.width, height / record.height])
-
-    def target(self, record: ImageRecord) -> Target:
-        """Return the objects of an image in the pixels that the network sees."""
-        boxes = record.boxes * self.zoom(record).repeat(2)
-        return {"boxes": boxes, "labels": record.labels, "iscrowd": record.iscrowd}
-
-    def size(self, record: ImageRecord) -> tuple[int, int]:
-        """Return height and width of the input of the network for an image."""
-        height, width = fitted((record.height, record.width), self.image_size)
-        multiple = self.spec.multiple
-        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
-
-    @torch.no_grad()
-    def assign(self, size: tuple[int, int], target: Target) -> Assignment:
-        """Return the assignment of one image."""
-        if size != self._size:
-            self._size, self._priors = size, None
-            self._outputs = self.learner.survey(torch.zeros(1, 3, *size))
-        assignment: Assignment = self.learner.assigning.assign(self._outputs, [target])[0]
-        return assignment
-
-    def priors(self, size: tuple[int, int], predictions: int) -> Priors:
-        """Return the places of the predictions of the size that was assigned last."""
-        if self._priors is None:
-            self._priors = Priors.of(self._outputs, size, predictions)
-        return self._priors
-
-
 def survey(
     objective: str,
     data: Data[DetectionSplit],
@@ -232,7 +165,7 @@ def survey(
         states=states,
         crowds=sum(int(record.iscrowd.sum()) for record in split.records),
         fights=fights,
-        depends=_depends(surveyor, split),
+        depends=depends_on_predictions(surveyor, split),
         sampled=getattr(surveyor.learner.assigning, "sampler", None) is not None,
         staged=surveyor.learner.assigning is not surveyor.learner.objective,
         seconds=time.perf_counter() - started,
@@ -311,47 +244,3 @@ def _fight(fights: Fights, surveyor: Surveyor, size: tuple[int, int], target: Ta
     loser, place = (claims & (claimants > 1) & assignment.positive & (assignment.matched != rows[:, None])).nonzero().T
     winners = target["labels"][assignment.matched[place]]
     fights.pairs.update(zip(winners.tolist(), target["labels"][rows[loser]].tolist(), strict=True))
-
-
-def _depends(surveyor: Surveyor, split: DetectionSplit) -> bool:
-    """Try out whether assignments change when the predictions do."""
-    indices = [index for index, record in enumerate(split.records) if not record.iscrowd.all()][:PROBES]
-    generator = torch.Generator().manual_seed(0)
-    assigning: Any = surveyor.learner.assigning
-    seen: dict[tuple[int, int], Any] = {}
-    for number in range(PROBES if indices else 0):
-        record = split.records[indices[number % len(indices)]]
-        size = surveyor.size(record)
-        if size not in seen:
-            seen[size] = surveyor.learner.survey(torch.zeros(1, 3, *size))
-        outputs = seen[size]
-        other = _shaken(outputs, SHAKES[number % len(SHAKES)], generator)
-        # Where the objects are, and where they are just what is predicted: some assigners ignore such predictions.
-        for target in (surveyor.target(record), _predicted(assigning, other, size)):
-            one, two = (assigning.assign(found, [target])[0] for found in (outputs, other))
-            if not (torch.equal(one.matched, two.matched) and torch.equal(one.state, two.state)):
-                return True
-    return False
-
-
-def _predicted(assigning: Any, outputs: Any, size: tuple[int, int]) -> Target:
-    """Return the best predictions of an image as its objects."""
-    (found,) = assigning.decode(outputs, [size], max_detections=PREDICTED)
-    kept = (found["boxes"][:, :2] < found["boxes"][:, 2:]).all(1)
-    crowd = torch.zeros(int(kept.sum()), dtype=torch.bool)
-    return {"boxes": found["boxes"][kept], "labels": found["labels"][kept], "iscrowd": crowd}
-
-
-def _shaken(outputs: Any, scale: float, generator: torch.Generator) -> Any:
-    """Return outputs with other predictions: of classes quite different ones, of the rest as different as is said."""
-    changed: dict[str, Any] = {}
-    for part in fields(outputs):
-        value = getattr(outputs, part.name)
-        if is_dataclass(value):
-            changed[part.name] = _shaken(value, scale, generator)
-        elif isinstance(value, Tensor) and value.requires_grad:
-            noise = torch.randn(value.shape, generator=generator)
-            noise *= max(SHAKES) if part.name.startswith("class") else scale
-            positive = bool((value >= 0).all())  # such as distances, which stay so
-            changed[part.name] = value.detach() * noise.exp() if positive else value.detach() + noise
-    return replace(outputs, **changed)

@@ -62,6 +62,26 @@ def test_formula_with_every_reduction() -> None:
             assert terms["heatmap"].item() == pytest.approx(3 * sum(errors) / denominator, rel=1e-6)
 
 
+def test_a_loss_that_looks_for_ones_finds_one_at_each_keypoint() -> None:
+    raw = outputs()
+    total = 0.0
+    for image in range(3):
+        for kind in range(KINDS):
+            if not LABELLED[image][kind]:
+                continue
+            x, y, _ = TARGETS[image]["keypoints"][0, kind].tolist()
+            peak = math.floor((y - 1.5) / 4 + 0.5), math.floor((x - 1.5) / 4 + 0.5)
+            for row in range(SIZE[0]):
+                for column in range(SIZE[1]):
+                    p = 1 / (1 + math.exp(-float(raw.heatmaps[image, kind, row, column].detach())))
+                    if (row, column) == peak:
+                        total -= (1 - p) ** 2 * math.log(p)
+                    else:
+                        total -= (1 - height_at(image, kind, row, column)) ** 4 * p**2 * math.log(1 - p)
+    terms = Heatmap(heatmap_loss=losses.gaussian_focal_loss, heatmaps=DRAW)(raw, TARGETS)
+    assert terms["heatmap"].item() == pytest.approx(total / 4, rel=1e-5)
+
+
 def test_stages_of_any_size_are_added() -> None:
     raw = outputs()
     again, half = leaf(3, KINDS, *SIZE, seed=1), leaf(3, KINDS, 3, 4, seed=2)

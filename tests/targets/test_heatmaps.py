@@ -92,6 +92,23 @@ def test_rule(options: dict[str, Any]) -> None:
         torch.testing.assert_close(single.heatmaps, found.heatmaps.float(), rtol=1e-3, atol=1e-4)
 
 
+def test_unit_peaks_change_the_nearest_cells_alone() -> None:
+    people = torch.stack([random_people(random.Random(seed), 3, 4, 44, 56) for seed in range(3)])
+    plain, unit = (
+        KeypointHeatmaps(sigma=1.0, outside="draw", unit_peaks=u)(people, SIZE, STRIDE) for u in (False, True)
+    )
+    peaks = 0
+    for b, n, k in plain.drawn.nonzero().tolist():
+        column, row = (math.floor((value - 1.5) / 4 + 0.5) for value in people[b, n, k, :2].tolist())
+        if 0 <= column < 14 and 0 <= row < 11:
+            assert plain.heatmaps[b, k, row, column] < 1
+            assert unit.heatmaps[b, k, row, column] == 1
+            peaks += 1
+    changed = plain.heatmaps != unit.heatmaps
+    assert 10 < changed.sum() <= peaks
+    assert (unit.heatmaps[changed] == 1).all()
+
+
 def test_a_batch_is_its_images() -> None:
     people = torch.stack([random_people(random.Random(seed), 3, 4, 44, 56) for seed in range(6)]).view(2, 3, 3, 4, 3)
     heatmaps = KeypointHeatmaps(sigma=1.0, background=True)

@@ -206,7 +206,7 @@ class Heatmap(nn.Module):
         assert self.heatmap_loss is not None
         stride = stage_stride(outputs.heatmaps, outputs.stride, maps)
         size = (maps.shape[2], maps.shape[3])
-        target, drawn = self.heatmaps(people.keypoints, size, stride, people.boxes)
+        target, drawn = self.heatmap_loss.fit(self.heatmaps)(people.keypoints, size, stride, people.boxes)
         valid = drawn.any(1) if self.unlabelled == "ignore" else torch.ones_like(maps[:, :, 0, 0], dtype=torch.bool)
         trained = valid[..., None, None].expand(maps.shape)
         value: Tensor = self.heatmap_loss(maps, target, trained, drawn.sum(), self.keypoint_weights)

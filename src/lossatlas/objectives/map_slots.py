@@ -1,6 +1,7 @@
 """The places of a pose objective that a loss is put into: which losses fit, and how each of them is called."""
 
 import functools
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from lossatlas.checks import check_choice
 from lossatlas.dtypes import upcast
 from lossatlas.objectives.slots import LossFunction, Slot
+from lossatlas.targets.heatmaps import KeypointHeatmaps
 
 MapReduction: TypeAlias = Literal["mean", "mean_all", "half_batch", "keypoints"]
 """What the sum over the cells of all maps is divided by: the number of cells that are trained; that of all cells, as
@@ -45,8 +47,8 @@ class MapLoss(Slot):
     keypoint_maps     the maps and those of the target
     part_fields       likewise, for part affinity fields
     elementwise       likewise, number by number
-    heatmap_logits,   logits and heights from 0 to 1, maps last; for heatmaps only
-    quality_logits,
+    heatmap_logits    logits and heights from 0 to 1, 1 at the cell nearest to each keypoint; for heatmaps only
+    quality_logits,   logits and heights from 0 to 1, maps last; for heatmaps only
     binary_logits
     ================= ===================================================================================
 
@@ -86,6 +88,10 @@ class MapLoss(Slot):
     def logits(self) -> bool:
         """Whether the network's maps are logits."""
         return self.kind in LOGIT_KINDS
+
+    def fit(self, draw: KeypointHeatmaps) -> KeypointHeatmaps:
+        """Return how the Gaussians are drawn that the loss takes."""
+        return replace(draw, unit_peaks=True) if self.kind == "heatmap_logits" else draw
 
     def forward(
         self, input: Tensor, target: Tensor, valid: Tensor, keypoints: Tensor, weight: Tensor | None = None

@@ -83,7 +83,7 @@ def heatmap_term(
     terms = []
     for maps in stages:
         step = stage_stride(stages[-1], stride, maps)
-        target, drawn = draw(people.keypoints, (maps.shape[2], maps.shape[3]), step, people.boxes)
+        target, drawn = loss.fit(draw)(people.keypoints, (maps.shape[2], maps.shape[3]), step, people.boxes)
         trained = trained_cells(targets, maps, step, masked, draw.convention)
         terms.append(loss(maps, target, trained.expand(maps.shape), drawn.sum()))
     return torch.stack(terms).sum()

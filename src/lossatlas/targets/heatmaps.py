@@ -57,6 +57,8 @@ class KeypointHeatmaps:
         outside: see `Outside`.
         background: whether there is one map more, 1 - the highest of the others.
         convention: where the cells lie in the image, see `lossatlas.targets.grid.Convention`.
+        unit_peaks: whether the cell that a Gaussian peaks in is 1, also where its centre lies between cells. Losses
+            that tell keypoints from their surroundings by a 1, such as `gaussian_focal_loss`, need it.
 
     Raises:
         ValueError: a `sigma` that is not above 0 or an unknown name.
@@ -92,6 +94,7 @@ class KeypointHeatmaps:
     outside: Outside = "drop"
     background: bool = False
     convention: Convention = "center"
+    unit_peaks: bool = False
 
     def __post_init__(self) -> None:
         if self.sigma is not None:
@@ -151,7 +154,12 @@ class KeypointHeatmaps:
             reach=reach.reshape(math.prod(batch), people)[image, person],
             least=0.01 if self.window == "percent" else 0.0,
             overlap=self.overlap,
-        ).view(*batch, kinds, *size)
+        )
+        if self.unit_peaks:
+            inside = ((cell >= 0) & (cell < limit)).all(-1)[drawn]
+            column, row = cell[drawn][inside].unbind(1)
+            maps[(image * kinds + kind)[inside], row, column] = 1
+        maps = maps.view(*batch, kinds, *size)
         if self.background:
             maps = torch.cat((maps, 1 - maps.amax(-3, keepdim=True)), -3)
         return HeatmapTargets(maps, drawn)

@@ -96,7 +96,7 @@ class GFL(PointSquaresObjective, DetectionDecoder[GFLOutputs]):
 
     Reference:
         Li et al., "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense Object
-        Detection", 2020, arXiv 2006.04388, equation 8; the weights w are those of the authors' code.
+        Detection", 2020, arXiv 2006.04388, section 3; the weights w are those of the authors' code.
     """
 
     def __init__(

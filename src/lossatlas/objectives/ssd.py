@@ -89,8 +89,9 @@ class SSD(SoftmaxObjective, DetectionDecoder[SSDOutputs]):
         authors' code. An image without objects trains nothing, as published, unless the sampler's
         ``without_positives`` says how many of its hardest negatives to train.
         torchvision's objective is ``SSD(assigner=MaxIoU(0.5, 0.5, "reassign"), sampler=HardNegativeSampler(3.0, 1.0))``
-        as long as an image has enough negatives; where it has fewer than 3 for each positive, torchvision makes up
-        the number with positives, which then count twice.
+        as long as no prior is the best of two objects (the last one of the target wins there) and an image has enough
+        negatives; where it has fewer than 3 for each positive, torchvision makes up the number with positives, which
+        then count twice.
 
     Reference:
         Liu et al., "SSD: Single Shot MultiBox Detector", 2015, arXiv 1512.02325, equation 1 and section 2.2; the limit

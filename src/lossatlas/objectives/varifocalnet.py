@@ -105,7 +105,7 @@ class VarifocalNet(PointSquaresObjective, DetectionDecoder[VarifocalNetOutputs])
         (zero) gradient.
 
     Reference:
-        Zhang et al., "VarifocalNet: An IoU-aware Dense Object Detector", 2020, arXiv 2008.13367, equation 4; that the
+        Zhang et al., "VarifocalNet: An IoU-aware Dense Object Detector", 2020, arXiv 2008.13367, section 3; that the
         box terms are divided by the sums of their weights: the authors' code.
     """
 

@@ -164,9 +164,8 @@ def test_part_affinity_fields(skeleton: Skeleton, convert: Any) -> None:
     assert not tally.unexplained
 
 
-@pytest.mark.parametrize("matching", ["greedy", "hungarian"])
-def test_part_affinity_fields_with_more_limbs(matching: Any) -> None:
+def test_part_affinity_fields_with_more_limbs() -> None:
     skeleton = OPENPOSE_18.denser(2)
-    tally = round_trip(field_decoder(skeleton, matching=matching), skeleton, limbs=True, convert=coco_to_openpose)
+    tally = round_trip(field_decoder(skeleton, matching="hungarian"), skeleton, limbs=True, convert=coco_to_openpose)
     assert tally.share >= 0.97
     assert not tally.unexplained

@@ -23,6 +23,8 @@ Ranking losses rank all logits of a call, those of a whole batch of this process
 the classification term, the box slot the boxes. `ghmc_loss` and `dr_loss` carry a mean of their own
 (`LossEntry.own_mean`): they are called once for the batch and not divided by a number of positives.
 
+The slots of segmentation are in `lossatlas.objectives.pixel_slots`, those of pose in `lossatlas.objectives.map_slots`.
+
 Any other callable fits if it keeps the contract of the losses and the objective is told what to give it:
 
 * a box loss is called as ``loss(input, target, weight=..., reduction="mean", normalizer=...)`` on ``(N, 4)`` pairs of

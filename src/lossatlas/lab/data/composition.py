@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.lab.data.dataset import ImageRecord, ObjectRow, fingerprint
+from lossatlas.lab.data.images import ImageCache
 from lossatlas.lab.data.pose import PoseData, PoseRecord, PoseSplit
 from lossatlas.lab.data.turning import Turn
 
@@ -72,17 +73,27 @@ class ComposedSplit(PoseSplit):
 
     def __init__(self, base: PoseSplit, side: int, scenes: list[list[Placement]]) -> None:
         self._base, self._side, self._scenes = base, side, scenes
+        self._cache = ImageCache()
         records = [self._record(number, placements) for number, placements in enumerate(scenes, start=1)]
         super().__init__(base.name, base.class_names, records)
         self.skeleton = base.skeleton
 
     def image(self, index: int) -> Tensor:
-        """Pixels of a scene, (3, H, W) uint8."""
-        scene = torch.zeros(3, self._side, self._side)
-        for placement in self._scenes[index]:
-            animal = _above_ground(self._base.image(placement.image))
-            scene = torch.maximum(scene, placement.turn.picture(animal, (self._side, self._side)))
-        return scene.round().to(torch.uint8)
+        """Pixels of a scene, (3, H, W) uint8. It may be shared with a cache: do not change it in place."""
+        scene = self._cache.get(index)
+        if scene is None:
+            scene = self._compose(self._scenes[index])
+            self._cache.add(index, scene)
+        return scene
+
+    def _compose(self, placements: list[Placement]) -> Tensor:
+        animals = [_above_ground(self._base.image(placement.image)) for placement in placements]
+        if all(animal[:1].expand(3, -1, -1).equal(animal) for animal in animals):
+            animals = [animal[:1] for animal in animals]  # grey: one channel is enough
+        size = (self._side, self._side)
+        turned = [place.turn.picture(animal, size) for place, animal in zip(placements, animals, strict=True)]
+        scene = torch.stack(turned).amax(0).round().to(torch.uint8)
+        return scene.expand(3, -1, -1).contiguous()
 
     def image_digest(self, index: int) -> bytes:
         """What a scene is composed of, and how."""

@@ -4,7 +4,7 @@ Pixels are taken as they are stored: the orientation tag of EXIF is not applied,
 the stored pixels. Transparency is ignored. Pictures with 16 bits keep the upper 8 of them, the same for every picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -128,24 +128,24 @@ class ImageCache:
     Example:
         >>> cache = ImageCache(max_bytes=12)
         >>> for name in ("a.png", "b.png"):
-        ...     cache.add(Path(name), torch.zeros(3, 2, 2, dtype=torch.uint8))
-        >>> cache.get(Path("a.png")) is None, cache.get(Path("b.png")) is None
+        ...     cache.add(name, torch.zeros(3, 2, 2, dtype=torch.uint8))
+        >>> cache.get("a.png") is None, cache.get("b.png") is None
         (False, True)
     """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self.max_bytes = max_bytes
         self._used = 0
-        self._images: dict[Path, Tensor] = {}
+        self._images: dict[Hashable, Tensor] = {}
 
-    def get(self, path: Path) -> Tensor | None:
-        """The decoded image of a file, or None if it is not held."""
-        return self._images.get(path)
+    def get(self, key: Hashable) -> Tensor | None:
+        """An image by its path, or whatever it was added by; None if it is not held."""
+        return self._images.get(key)
 
-    def add(self, path: Path, image: Tensor) -> None:
-        """Hold the decoded image of a file, if there is room."""
-        if path not in self._images and self._used + image.nbytes <= self.max_bytes:
-            self._images[path] = image
+    def add(self, key: Hashable, image: Tensor) -> None:
+        """Hold an image, if there is room."""
+        if key not in self._images and self._used + image.nbytes <= self.max_bytes:
+            self._images[key] = image
             self._used += image.nbytes
 
 

@@ -18,6 +18,10 @@ COARSEST_STRIDE = 2 ** len(CHANNELS)
 """Height and width of the input are multiples of this."""
 FINEST = 24
 """Channels of the features that maps are made of, at least."""
+TAG_DIMENSIONS = 2
+"""Numbers of a tag, one for each axis of the image."""
+TAG_UNIT = 32.0
+"""Pixels in which tags count the place in the image."""
 _BLOCKS = (0, 1, 1, 2, 2)
 
 
@@ -103,6 +107,9 @@ class HeatmapNetwork(nn.Module):
 class TagNetwork(nn.Module):
     """A network for `lossatlas.objectives.AssociativeEmbedding`: heatmaps and tags, at a quarter of the resolution.
 
+    A tag has two numbers, to which the place in the image is added. So the tags of people at different places differ
+    from the first step on; of people whose tags are alike, the loss pushes none away.
+
     Args:
         facts: of the data; the number of keypoints is taken from it.
     """
@@ -112,7 +119,10 @@ class TagNetwork(nn.Module):
         keypoints = len(facts.skeleton)
         self.features = PoseFeatures(stride=4)
         self.heatmaps = maps_head(self.features.channels, keypoints)
-        self.tags = maps_head(self.features.channels, keypoints)
+        self.tags = nn.Sequential(
+            convolve(self.features.channels, self.features.channels),
+            maps_head(self.features.channels, TAG_DIMENSIONS * keypoints),
+        )
 
     def forward(self, images: Tensor) -> AssociativeEmbeddingOutputs:
         """Return what the objective takes.
@@ -124,7 +134,13 @@ class TagNetwork(nn.Module):
             ValueError: another shape.
         """
         x = self.features(images)
-        return AssociativeEmbeddingOutputs(self.heatmaps(x), self.tags(x), self.features.stride)
+        height, width = x.shape[2:]
+        unit = self.features.stride / TAG_UNIT
+        column = torch.arange(width, device=x.device, dtype=x.dtype).mul(unit).expand(height, width)
+        row = torch.arange(height, device=x.device, dtype=x.dtype).mul(unit)[:, None].expand(height, width)
+        place = torch.stack((column, row))[:, None]
+        tags = self.tags(x).unflatten(1, (TAG_DIMENSIONS, -1)) + place
+        return AssociativeEmbeddingOutputs(self.heatmaps(x), tags.flatten(1, 2), self.features.stride)
 
 
 class FieldNetwork(nn.Module):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lossatlas.assign import MaxIoU, RandomSampler
+from lossatlas.assign import IoUBalancedSampler, MaxIoU, RandomSampler
 from lossatlas.boxes.coders import DeltaCoder
+from lossatlas.boxes.geometry import pairwise_iou
 from lossatlas.boxes.priors import anchor_grid
 from lossatlas.losses import giou_loss, sigmoid_focal_loss
 from lossatlas.objectives import RPN, FasterRCNN, FasterRCNNOutputs, Regions, RoIHead, RoIOutputs, RPNOutputs
@@ -43,6 +44,19 @@ def test_objects_are_among_the_regions_but_crowds_are_not() -> None:
     regions = RoIHead().sample(nothing, TARGETS)
     assert [boxes.tolist() for boxes in regions.boxes] == [TARGETS[0]["boxes"].tolist(), [], [[4, 4, 20, 18]]]
     assert [len(boxes) for boxes in RoIHead(append_objects=False).sample(nothing, TARGETS).boxes] == [0, 0, 0]
+
+
+def test_negatives_can_be_balanced_by_their_overlap() -> None:
+    def by_thirds(head: RoIHead) -> list[float]:
+        regions = head.sample(PROPOSALS, TARGETS, torch.Generator().manual_seed(0))
+        assert regions.assignments is not None
+        negative = regions.boxes[0][regions.assignments[0].negative]
+        best = pairwise_iou(negative, TARGETS[0]["boxes"].double()).amax(1)
+        return torch.histc(best, 3, 0, 0.5).tolist()
+
+    random, balanced = (RoIHead(sampler=sampler(24, 0.25)) for sampler in (RandomSampler, IoUBalancedSampler))
+    assert by_thirds(balanced) == [6, 6, 6]
+    assert by_thirds(random) != [6, 6, 6]
 
 
 @pytest.mark.parametrize("boxes", [1, CLASSES, CLASSES + 1])

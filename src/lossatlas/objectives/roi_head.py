@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign import Assignment, MaxIoU, RandomSampler
-from lossatlas.assign.regions import check_rows
+from lossatlas.assign import Assignment, IoUBalancedSampler, MaxIoU, RandomSampler
+from lossatlas.assign.assignment import ordered_objects
+from lossatlas.assign.regions import check_rows, highest_iou
 from lossatlas.boxes.coders import DeltaCoder
 from lossatlas.boxes.nms import batched_nms
 from lossatlas.checks import check_floating
@@ -107,8 +108,8 @@ class RoIHead(SoftmaxObjective):
         background: index of the background among the C + 1 classes, ``"first"`` or ``"last"``.
         normalizer: a mode of `PositiveNormalizer`, or one; it is given the sampled regions of the images.
         assigner: called as ``assigner(boxes, target)`` for each image; `MaxIoU.roi()` by default.
-        sampler: called as ``sampler(assignment, generator=generator)`` for each image; `RandomSampler.roi()`, 512 of
-            which at most a quarter is positive, by default.
+        sampler: which regions of an image are trained; `RandomSampler.roi()`, 512 of which at most a quarter is
+            positive, by default. `IoUBalancedSampler()` is that of Libra R-CNN.
         coder: how boxes are written as deltas; `DeltaCoder` with weights (10, 10, 5, 5) by default.
         append_objects: whether the objects' own boxes are among the regions that are sampled.
 
@@ -147,7 +148,7 @@ class RoIHead(SoftmaxObjective):
         background: Background = "first",
         normalizer: NormalizerMode | PositiveNormalizer = "batch",
         assigner: Callable[[Tensor, Mapping[str, Tensor]], Assignment] | None = None,
-        sampler: RandomSampler | None = None,
+        sampler: RandomSampler | IoUBalancedSampler | None = None,
         coder: DeltaCoder | None = None,
         append_objects: bool = True,
     ) -> None:
@@ -186,12 +187,23 @@ class RoIHead(SoftmaxObjective):
         boxes = [upcast(proposal)[0] for proposal in proposals]
         if self.append_objects:
             boxes = [torch.cat((one, _objects(target, one))) for one, target in zip(boxes, targets, strict=True)]
-        assignments = [self.sampler(one, generator=generator) for one in self.assign(boxes, targets)]
+        assignments = [
+            self._draw(assignment, one, target, generator)
+            for assignment, one, target in zip(self.assign(boxes, targets), boxes, targets, strict=True)
+        ]
         kept = [~assignment.ignored for assignment in assignments]
         return Regions(
             [one[rows] for one, rows in zip(boxes, kept, strict=True)],
             [Assignment(one.matched[rows], one.state[rows]) for one, rows in zip(assignments, kept, strict=True)],
         )
+
+    def _draw(
+        self, assignment: Assignment, boxes: Tensor, target: Target, generator: torch.Generator | None
+    ) -> Assignment:
+        if isinstance(self.sampler, RandomSampler):
+            return self.sampler(assignment, generator=generator)
+        overlaps = highest_iou(boxes, ordered_objects(target, boxes.dtype).boxes)
+        return self.sampler(assignment, overlaps, generator=generator)
 
     def forward(self, outputs: RoIOutputs, targets: Sequence[Target]) -> LossTerms:
         """Return the terms ``class`` and ``box``.

@@ -1,4 +1,4 @@
-"""Memory and time of every assigner on one image: ``python -m benchmarks.assigners [predictions] [objects]``."""
+"""Memory and time of every assigner on one image: ``python -m benchmarks.assigners [predictions objects [names]]``."""
 
 import sys
 import time
@@ -9,17 +9,17 @@ from tests.assign.cases import CASES, crowded_scene
 from tests.memory import PeakMemory
 
 
-def main(predictions: int = 120_000, objects: int = 1000) -> None:
+def main(predictions: str = "120000", objects: str = "1000", *names: str) -> None:
     """Print a line for each assigner: the most memory that it takes at once, and processor time.
 
     The memory is that of all tensors which its operators return; inputs count where they return views of them.
     """
     torch.set_num_threads(1)
-    scene, target = crowded_scene(predictions, objects)
-    print(f"{len(scene.points)} predictions, {objects} objects; all pairs in float32 would be", end=" ")
-    print(f"{len(scene.points) * objects * 4 / 1e6:.0f} MB")
+    scene, target = crowded_scene(int(predictions), int(objects))
+    pairs = len(scene.points) * int(objects)
+    print(f"{len(scene.points)} predictions, {objects} objects; all pairs in float32 would be {pairs * 4 / 1e6:.0f} MB")
     for name, case in CASES.items():
-        if case.pairwise:
+        if case.pairwise or (names and name not in names):
             continue
         with PeakMemory() as memory:
             start = time.process_time()
@@ -29,4 +29,4 @@ def main(predictions: int = 120_000, objects: int = 1000) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -175,7 +175,7 @@ _SPECS = (
         {
             **_SOFTMAX,
             "rpn_box": replace(BOX, argument="rpn_box_loss"),
-            "rpn_cls": replace(SIGMOID, argument="rpn_objectness_loss"),
+            "rpn_cls": replace(SIGMOID, argument="rpn_objectness_loss", classes=1),
         },
         learner=TwoStageLearner,
     ),

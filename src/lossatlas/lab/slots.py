@@ -68,14 +68,18 @@ def _try_boxes(loss: Loss) -> object:
     return BoxLoss(loss)(pairs, weight=torch.ones(1), normalizer=torch.ones(()))
 
 
-def _try_logits(make: type[SigmoidLoss]) -> Callable[[Loss], object]:
-    def try_out(loss: Loss) -> object:
-        target = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
-        weight, error = torch.ones(1, 1, 1), torch.full((1, 2, 2), 0.5)
-        logits = torch.zeros(1, 2, TRIAL_CLASSES)
-        return make(loss)(logits, target, weight=weight, normalizer=torch.ones(()), localization_error=error)
+def _try_logits(loss: Loss) -> object:
+    target = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    weight, error = torch.ones(1, 1, 1), torch.full(target.shape, 0.5)
+    logits, one = torch.zeros(1, 3, TRIAL_CLASSES), torch.ones(())
+    return SigmoidLoss(loss)(logits, target, weight=weight, normalizer=one, localization_error=error)
 
-    return try_out
+
+def _try_centers(loss: Loss) -> object:
+    logits, target = torch.zeros(1, TRIAL_CLASSES, 3, 3), torch.zeros(1, TRIAL_CLASSES, 3, 3)
+    target[0, 0, 1, 1] = 1
+    error, one = torch.full(target.shape, 0.5), torch.ones(())
+    return HeatmapLoss(loss)(logits, target, weight=torch.ones(1, 1, 1, 1), normalizer=one, localization_error=error)
 
 
 def _try_softmax(loss: Loss) -> object:
@@ -115,9 +119,9 @@ def _try_coordinates(loss: Loss) -> object:
 
 
 BOX = Slot("box_loss", BOX_KINDS, _try_boxes)
-SIGMOID = Slot("class_loss", SIGMOID_KINDS, _try_logits(SigmoidLoss))
-HEATMAP = Slot("class_loss", HEATMAP_KINDS, _try_logits(HeatmapLoss))
-OBJECTNESS = Slot("objectness_loss", SIGMOID_KINDS, _try_logits(SigmoidLoss), classes=1)
+SIGMOID = Slot("class_loss", SIGMOID_KINDS, _try_logits)
+HEATMAP = Slot("class_loss", HEATMAP_KINDS, _try_centers)
+OBJECTNESS = Slot("objectness_loss", SIGMOID_KINDS, _try_logits, classes=1)
 SOFTMAX = Slot("class_loss", SOFTMAX_KINDS, _try_softmax, extra_classes=1)
 BINS = Slot("distribution_loss", BIN_KINDS, _try_bins)
 MASKS = Slot("loss", SEGMENTATION_KINDS, _try_masks)

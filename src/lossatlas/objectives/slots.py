@@ -248,6 +248,30 @@ class HeatmapLoss(SigmoidLoss):
     quality_kinds: ClassVar[frozenset[str]] = GAUSSIAN_KINDS
     quality: ClassVar[str] = "the gaussians around the centres"
 
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        weight: Tensor | None,
+        normalizer: Tensor,
+        localization_error: Tensor | None = None,
+    ) -> Tensor:
+        """Return Σ weight · loss / normalizer over the elements that are not ignored.
+
+        Args:
+            logits: ``(B, C, *spatial)``.
+            target: ``(B, C, *spatial)``, floating point; `IGNORE` for elements that are left out.
+            weight: ``(B, 1, *1)`` factors of the images, None for all 1.
+            normalizer: 0-d.
+            localization_error: as in `SigmoidLoss`.
+        """
+        if self.kind == "binary_logits":  # losses that tell classes apart have them on the last axis
+            logits, target = logits.movedim(1, -1), target.movedim(1, -1)
+        return super().forward(
+            logits, target, weight=weight, normalizer=normalizer, localization_error=localization_error
+        )
+
 
 class SoftmaxLoss(Slot):
     """The slot of a classification by one logit for each of K classes that exclude each other.

@@ -83,6 +83,12 @@ def test_refuses_unknown_names():
         choose_objective(None, "fco")
 
 
+@pytest.mark.parametrize(("name", "slot"), [("centernet", "cls"), ("faster_rcnn", "rpn_cls"), ("yolov5", "obj")])
+def test_a_loss_that_counts_classes_sees_those_of_its_slot(name, slot):
+    trainer = _Trainer(replace(CONFIG, objective=name, losses={slot: "equalized_focal"}), squares_data(), resolve_loss)
+    assert trainer.update(trainer.batch())["total"] > 0
+
+
 class Drawing(DetectionLearner):
     """A learner whose terms are random, as those of samplers are."""
 

@@ -255,6 +255,13 @@ def test_the_command_starts_the_same_comparison(tmp_path: Path) -> None:
     )
 
 
+def test_the_command_says_what_scenes_are_composed_of(tmp_path: Path) -> None:
+    run(tmp_path, FakeTraining(), compose="2-4")
+    plan = read_plan(tmp_path)
+    assert plan.source.compose == "2-4"
+    assert command_line(plan, Path("runs/x")).startswith("lossatlas compare --data scenes --compose 2-4 ")
+
+
 def test_an_objective_may_have_defaults_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(registry.OBJECTIVES["fcos"], recipe={"learning_rate": 0.5, "batch_size": 3})
     monkeypatch.setattr(registry, "OBJECTIVES", {**registry.OBJECTIVES, "fcos": spec})

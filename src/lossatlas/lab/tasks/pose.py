@@ -12,7 +12,7 @@ from lossatlas.lab.augmentation import Motion, move_people
 from lossatlas.lab.data import PoseData, PoseRecord, PoseSplit, load_pose
 from lossatlas.lab.data.composition import compose
 from lossatlas.lab.data.limbs import connect_limbs
-from lossatlas.lab.data.skeleton import sigmas_of
+from lossatlas.lab.data.skeleton import ASSUMED_SIGMA, sigmas_of
 from lossatlas.lab.evaluation import evaluate_poses
 from lossatlas.lab.facts import PoseFacts
 from lossatlas.lab.learner import Prediction
@@ -23,6 +23,8 @@ from lossatlas.lab.pose_scores import CLOSE, NEAR, score_keypoints
 from lossatlas.lab.tasks.task import Predictions, Task
 from lossatlas.lab.trial import TrialConfig
 
+_CLOSE, _NEAR = (f"{100 * part:g} %" for part in (CLOSE, NEAR))
+
 
 class Pose(Task):
     """Find the keypoints of every person in an image."""
@@ -31,9 +33,13 @@ class Pose(Task):
     objective = "heatmap"
     builtin = "figures"
     metrics = (
-        Metric("AP", "COCO's average precision from 0 to 1, the mean over thresholds of object keypoint similarity"),
-        Metric("PCK", f"the part of the keypoints found within {CLOSE:.0%} of the longest side of the person's box"),
-        Metric("grouping", f"the part of the keypoints found within {NEAR:.0%} of that side in the right person"),
+        Metric(
+            "AP",
+            "COCO's average precision from 0 to 1, the mean over thresholds of object keypoint similarity from 0.50 to "
+            f"0.95, with the sigmas of the data, {ASSUMED_SIGMA:g} for all keypoints where it has none",
+        ),
+        Metric("PCK", f"the part of the keypoints found within {_CLOSE} of the longest side of the person's box"),
+        Metric("grouping", f"the part of the keypoints found within {_NEAR} of that side in the right person"),
         Metric("median error", "of a keypoint, in pixels of the image", higher_is_better=False, decimals=2, unit="px"),
     )
     turns = True
@@ -41,11 +47,10 @@ class Pose(Task):
     reading = (
         "People who were found have the colour of the person whom they are paired with, so that a limb in a wrong "
         "colour leads to a wrong person; who is paired with nobody is dashed. A keypoint is right within "
-        f"{CLOSE:.0%} of the longest side of the person's box."
+        f"{_CLOSE} of the longest side of the person's box."
     )
     legend = (
-        ("joint truth", "ground truth"),
-        ("joint right", "right"),
+        ("joint right", "ground truth, and right"),
         ("joint wrong", "wrong"),
         ("joint missed", "where it should be"),
     )

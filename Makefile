@@ -7,11 +7,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 NATIVE := $(wildcard native/*.?pp native/kernels/*.cpp native/cmake/CMakeLists.txt)
 
-.PHONY: help demo test lint types unit clean
+.PHONY: help demo test lint types unit bench clean
 
 help:
 	@echo "make demo   compare two box losses on the built-in data and write a report (under 10 minutes, installation included)"
 	@echo "make test   lint, types and tests"
+	@echo "make bench  compare what the losses cost with other libraries, in multiples of the streaming limit"
 	@echo "make clean  remove the virtual environment and the demo's results"
 
 demo: $(VENV)/.lab
@@ -44,6 +45,9 @@ $(VENV)/.lab: $(VENV)/.pip $(SOURCES) $(NATIVE)
 $(VENV)/.dev: $(VENV)/.lab
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[lab,peers]" --group dev
 	@touch $@
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) runs/demo

@@ -68,23 +68,34 @@ class Layout {
   std::int64_t elements() const { return elements_; }
   bool given(int operand) const { return operands_[operand].given(); }
 
-  // Elements begin to begin + count of an operand, followed by zeros up to the size of a block.
-  const float* load(int operand, std::int64_t begin, int count, Block& buffer) const {
+  // Elements begin to begin + count of an operand, followed by zeros up to the width of a block. `shift` moves the operand
+  // in memory, to another class of what has a further axis.
+  const float* load(int operand, std::int64_t begin, int count, Block& buffer, std::int64_t shift = 0,
+                    int width = block_size) const {
     const Tensor& tensor = operands_[operand];
-    if (tensor.dtype == DType::float32 && axes_ == 1 && stride_[0][operand] == 1 && count == block_size) {
-      return static_cast<const float*>(tensor.data) + begin;
+    if (tensor.dtype == DType::float32 && count == width) {
+      if (const void* there = in_place(operand, begin, count, shift)) return static_cast<const float*>(there);
     }
     runs(operand, begin, count, [&](std::int64_t offset, std::int64_t stride, int length, int done) {
-      load_run(tensor.dtype, tensor.data, offset, stride, length, buffer.values + done);
+      load_run(tensor.dtype, tensor.data, offset + shift, stride, length, buffer.values + done);
     });
-    for (int i = count; i < block_size; ++i) buffer.values[i] = 0.0f;
+    for (int i = count; i < width; ++i) buffer.values[i] = 0.0f;
     return buffer.values;
   }
 
-  void store(int operand, std::int64_t begin, int count, const Block& buffer) const {
+  // Where a block of results can be written without a copy, else the buffer, which `store` then copies.
+  float* destination(int operand, std::int64_t begin, int count, Block& buffer, std::int64_t shift = 0,
+                     int width = block_size) const {
+    if (operands_[operand].dtype == DType::float32 && count == width) {
+      if (void* there = in_place(operand, begin, count, shift)) return static_cast<float*>(there);
+    }
+    return buffer.values;
+  }
+
+  void store(int operand, std::int64_t begin, int count, const float* values, std::int64_t shift = 0) const {
     const Tensor& tensor = operands_[operand];
     runs(operand, begin, count, [&](std::int64_t offset, std::int64_t stride, int length, int done) {
-      store_run(tensor.dtype, tensor.data, offset, stride, length, buffer.values + done);
+      store_run(tensor.dtype, tensor.data, offset + shift, stride, length, values + done);
     });
   }
 
@@ -94,6 +105,20 @@ class Layout {
       if (stride_[axes_ - 1][k] != stride_[axes_][k] * size_[axes_]) return false;
     }
     return true;
+  }
+
+  // The memory of float32 elements that lie side by side, else null.
+  void* in_place(int operand, std::int64_t begin, int count, std::int64_t shift) const {
+    const int last = axes_ - 1;
+    if (stride_[last][operand] != 1) return nullptr;
+    std::int64_t rest = begin / size_[last], offset = begin - rest * size_[last];
+    if (offset + count > size_[last]) return nullptr;
+    for (int axis = last - 1; axis >= 0; --axis) {
+      const std::int64_t above = rest / size_[axis];
+      offset += (rest - above * size_[axis]) * stride_[axis][operand];
+      rest = above;
+    }
+    return static_cast<float*>(operands_[operand].data) + offset + shift;
   }
 
   // Call body(offset, stride, length, done) for each stretch of the innermost axis.
@@ -131,8 +156,8 @@ class Layout {
 // A sum in double precision whose order of additions is fixed: 16 sums side by side, added up at the end.
 class Sum {
  public:
-  void add(const float* __restrict values) {
-    for (int i = 0; i < block_size; i += lanes) {
+  void add(const float* __restrict values, int width = block_size) {
+    for (int i = 0; i < width; i += lanes) {
       for (int lane = 0; lane < lanes; ++lane) sums_[lane] += static_cast<double>(values[i + lane]);
     }
   }
@@ -151,38 +176,46 @@ class Sum {
   double sums_[lanes] = {};
 };
 
-// One number for each task, added up in the order of the tasks.
+// An array that is freed at the end of its scope. (The containers of the standard library are not used here, since their
+// code would be shared between instruction sets.)
+template <class T>
+class Array {
+ public:
+  explicit Array(std::int64_t size) : values_(static_cast<T*>(std::malloc(static_cast<std::size_t>(size) * sizeof(T)))) {
+    if (values_ == nullptr) throw Error{"out of memory"};
+  }
+  ~Array() { std::free(values_); }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+
+  T* data() const { return values_; }
+  T& operator[](std::int64_t index) const { return values_[index]; }
+
+ private:
+  T* values_;
+};
+
+// Numbers for each task, added up in the order of the tasks.
 class Partials {
  public:
-  explicit Partials(std::int64_t count) : count_(count), values_(count > inside ? allocate(count) : own_) {
-    for (std::int64_t i = 0; i < count; ++i) values_[i] = 0.0;
+  explicit Partials(std::int64_t tasks, std::int64_t numbers = 1)
+      : tasks_(tasks), numbers_(numbers), values_(tasks * numbers) {
+    for (std::int64_t i = 0; i < tasks * numbers; ++i) values_[i] = 0.0;
   }
-  ~Partials() {
-    if (values_ != own_) std::free(values_);
-  }
-  Partials(const Partials&) = delete;
-  Partials& operator=(const Partials&) = delete;
 
-  double& operator[](std::int64_t index) { return values_[index]; }
+  double* operator[](std::int64_t task) const { return values_.data() + task * numbers_; }
 
-  double total() const {
+  double total(std::int64_t number = 0) const { return total(number, 0, tasks_); }
+
+  double total(std::int64_t number, std::int64_t first, std::int64_t end) const {
     double sum = 0.0;
-    for (std::int64_t i = 0; i < count_; ++i) sum += values_[i];
+    for (std::int64_t task = first; task < end; ++task) sum += values_[task * numbers_ + number];
     return sum;
   }
 
  private:
-  static constexpr std::int64_t inside = 64;
-
-  static double* allocate(std::int64_t count) {
-    void* memory = std::malloc(static_cast<std::size_t>(count) * sizeof(double));
-    if (memory == nullptr) throw Error{"out of memory"};
-    return static_cast<double*>(memory);
-  }
-
-  std::int64_t count_;
-  double own_[inside];
-  double* values_;
+  std::int64_t tasks_, numbers_;
+  Array<double> values_;
 };
 
 }  // namespace lossatlas::LOSSATLAS_ISA

@@ -28,7 +28,7 @@ class Elementwise {
     const double outer = reduction_ != Reduction::none && upstream_tensor.given() ? upstream_tensor.scalar() : 1.0;
     const float factor = static_cast<float>(outer / divisor);
     Partials sums(tasks);
-    parallel(tasks, arguments_.threads, [&](std::int64_t task) { sums[task] = part(task, evaluate, loss, factor); });
+    parallel(tasks, arguments_.threads, [&](std::int64_t task) { *sums[task] = part(task, evaluate, loss, factor); });
     if (reduction_ != Reduction::none && arguments_.tensor(4).given()) {
       arguments_.tensor(4).floats(1)[0] = static_cast<float>(sums.total() / divisor);
     }
@@ -53,7 +53,7 @@ class Elementwise {
     double count = static_cast<double>(layout_.elements());
     if (ignored_ == ignored_) {
       Partials ignored(tasks);
-      parallel(tasks, arguments_.threads, [&](std::int64_t task) { ignored[task] = count_ignored(task); });
+      parallel(tasks, arguments_.threads, [&](std::int64_t task) { *ignored[task] = count_ignored(task); });
       count -= ignored.total();
     }
     return count < 1.0 ? 1.0 : count;
@@ -107,9 +107,9 @@ class Elementwise {
       if (layout_.given(gradient)) {
         if (layout_.given(upstream)) multiply(slope.values, layout_.load(upstream, begin, count, buffer));
         if (factor != 1.0f) scale(slope.values, factor);
-        layout_.store(gradient, begin, count, slope);
+        layout_.store(gradient, begin, count, slope.values);
       }
-      if (layout_.given(values)) layout_.store(values, begin, count, value);
+      if (layout_.given(values)) layout_.store(values, begin, count, value.values);
       if (summing) {
         for (int i = count; i < block_size; ++i) value.values[i] = 0.0f;
         sum.add(value.values);

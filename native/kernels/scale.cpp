@@ -21,7 +21,7 @@ void scale(const Arguments& arguments) {
       const int count = static_cast<int>(end - begin < block_size ? end - begin : block_size);
       const float* values = layout.load(0, begin, count, buffer);
       for (int i = 0; i < block_size; ++i) buffer.values[i] = values[i] * factor;
-      layout.store(0, begin, count, buffer);
+      layout.store(0, begin, count, buffer.values);
     }
   });
 }

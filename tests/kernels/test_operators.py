@@ -5,6 +5,7 @@ import torch
 
 from lossatlas import kernels
 from lossatlas.kernels import native
+from lossatlas.losses import cross_entropy
 from tests.kernels.case import needs_kernels
 
 pytestmark = needs_kernels
@@ -15,8 +16,27 @@ pytestmark = needs_kernels
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_elementwise_is_registered_in_full(dtype: torch.dtype, reduction: str) -> None:
     x = torch.randn(3, 5, dtype=dtype, requires_grad=True)
-    arguments = ("sigmoid_focal", x, torch.ones(3, 5), torch.rand(5), [1.0, 1.0, 2.0], None, reduction, None)
+    arguments = (x, torch.ones(3, 5), torch.rand(5), "sigmoid_focal", [1.0, 1.0, 2.0], None, reduction, None)
     torch.library.opcheck(torch.ops.lossatlas.elementwise.default, arguments)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_class_costs_is_registered_in_full(reduction: str) -> None:
+    x = torch.randn(3, 5, 2, requires_grad=True)
+    arguments = (x, torch.ones(3, 2, dtype=torch.long), torch.rand(2), torch.ones(5), 2.0, 0.0, None, reduction, None)
+    torch.library.opcheck(torch.ops.lossatlas.class_costs.default, arguments)
+
+
+def test_many_classes_and_an_index_that_is_none() -> None:
+    x = torch.randn(70, 300, requires_grad=True)
+    index = torch.arange(70) * 4
+    (gradient,) = torch.autograd.grad(cross_entropy(x, index), x)
+    expected = (x.detach().double().softmax(1) - torch.nn.functional.one_hot(index, 300)) / 70
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-5, atol=1e-9)
+    for wrong in (300, -1):
+        with pytest.raises(ValueError, match="a class index is out of range"):
+            cross_entropy(x, torch.full((70,), wrong))
 
 
 def test_status_names_the_instruction_set() -> None:

@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lossatlas import kernels
 from lossatlas.checks import check_elementwise, check_floating, check_integer, check_number
 from lossatlas.dtypes import upcast
-from lossatlas.losses.arithmetic import bounded_log
+from lossatlas.kernels import softmax as softmax_kernels
+from lossatlas.losses.arithmetic import bounded_log, safe_power
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import broadcastable, fused, reduce, reduced, split_ignored
+from lossatlas.losses.reduction import broadcastable, fused, kernel_factors, reduce, reduced, split_ignored
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -203,15 +205,17 @@ def cross_entropy(
         J. S. Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs", 1990. Label
         smoothing: Szegedy et al., "Rethinking the Inception Architecture", 2016, arXiv 1512.00567, section 7.
     """
-    loss, valid = class_costs(
+    return reduced_class_costs(
         input,
         target,
-        torch.neg,
+        0.0,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
         ignore_index=ignore_index,
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
     )
-    return reduce(loss, weight, reduction, normalizer, valid)
 
 
 def nll_loss(
@@ -271,6 +275,65 @@ def nll_loss(
         normalized=True,
     )
     return reduce(loss, weight, reduction, normalizer, valid)
+
+
+def reduced_class_costs(
+    input: Tensor,
+    target: Tensor,
+    gamma: float,
+    *,
+    label_smoothing: float,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    weight: Tensor | None,
+    reduction: Reduction,
+    normalizer: Normalizer | None,
+) -> Tensor:
+    """Return the focal loss of softmax, which is cross entropy for `gamma` 0: by the kernel, or step by step."""
+    axis = class_axis(input)
+    check_number("label_smoothing", label_smoothing, at_least=0, below=1)
+    if class_weight is not None:
+        class_vector("class_weight", class_weight, input)
+    divisor = normalizer if isinstance(normalizer, Tensor) else None
+    fits = not target.is_floating_point() and (gamma == 0 or label_smoothing == 0)
+    if not (fits and kernels.usable(input, target, weight, class_weight, divisor)):
+        return _reduced_step_by_step(
+            input, target, weight, class_weight, gamma, label_smoothing, ignore_index, reduction, normalizer
+        )
+    check_index_target(input, target, axis)
+    factor = input.new_ones(input.shape[axis], dtype=torch.float32) if class_weight is None else class_weight.float()
+    weight, divisor = kernel_factors(target, weight, reduction, normalizer)
+    return softmax_kernels.class_costs(
+        input, target, weight, factor, gamma, label_smoothing, ignore_index, reduction, divisor
+    )
+
+
+def _reduced_step_by_step(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    gamma: float,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: Reduction,
+    normalizer: Normalizer | None,
+) -> Tensor:
+    def focal(log_probability: Tensor) -> Tensor:
+        return safe_power(-torch.expm1(log_probability), gamma) * -log_probability
+
+    loss, valid = class_costs(
+        input,
+        target,
+        torch.neg if gamma == 0 else focal,
+        label_smoothing=label_smoothing,
+        class_weight=class_weight,
+        ignore_index=ignore_index,
+    )
+    return reduce(loss, weight, reduction, normalizer, valid)
+
+
+softmax_kernels.CLASS_COSTS.twin = _reduced_step_by_step
 
 
 def class_costs(
@@ -354,13 +417,18 @@ def index_target(input: Tensor, target: Tensor, ignore_index: int, axis: int) ->
     Returns:
         Indices and logits, both zero where ignored, and the mask of valid elements.
     """
+    check_index_target(input, target, axis)
+    valid = target != ignore_index
+    index = torch.where(valid, target, 0).long()
+    return index, torch.where(valid.unsqueeze(axis), input, 0), valid
+
+
+def check_index_target(input: Tensor, target: Tensor, axis: int) -> None:
+    """Raise unless a target of class indices holds integers and has the shape of `input` without its class axis."""
     check_integer("target", target)
     expected = input.shape[:axis] + input.shape[axis + 1 :]
     if target.shape != expected:
         raise ValueError(f"`target` of class indices must have shape {tuple(expected)}, but got {tuple(target.shape)}")
-    valid = target != ignore_index
-    index = torch.where(valid, target, 0).long()
-    return index, torch.where(valid.unsqueeze(axis), input, 0), valid
 
 
 def check_probability_target(input: Tensor, target: Tensor) -> None:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lossatlas.checks import check_number
-from lossatlas.losses.arithmetic import safe_power
-from lossatlas.losses.classification import binary_costs
+from lossatlas.kernels.overlap import PixelLoss
 from lossatlas.losses.generalized_overlap import generalized_dice_distance
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.overlap import dice_distance
+from lossatlas.losses.overlap import dice_distance, squared_dice_distance
+from lossatlas.losses.overlap_statistics import CROSS_ENTROPY, NO_PIXELS, focal, pixel_focal, statistics
 from lossatlas.losses.pixel import largest_share
 from lossatlas.losses.reduction import reduce
 from lossatlas.losses.segmentation_targets import (
@@ -46,34 +46,41 @@ def valid_images(segmentation: Segmentation, per_image: bool) -> Tensor:
 
 
 def mean_dice(
-    segmentation: Segmentation,
+    input: Tensor,
+    target: Tensor,
+    pixel: PixelLoss = NO_PIXELS,
+    *,
+    squared: bool,
+    smooth: float,
+    overlap: Overlap,
+    multilabel: bool,
     per_image: bool,
     include_background: bool,
     absent: Absent,
-    *,
-    squared: bool = False,
-    smooth: float = 0.0,
-    overlap: Overlap = "product",
-) -> Tensor:
-    """Return the mean Dice distance of the classes of each image, or of the batch."""
-    regions = segmentation.regions(include_background)
-    counts = regions.counts(per_image, overlap)
-    distance = dice_distance(regions, counts, per_image, squared, smooth)
-    return mean_of_classes(*resolve_absent(distance, counts, absent))
+    ignore_index: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean Dice distance of the classes of each image, or of the batch, and what goes with it.
 
-
-def pixel_focal(segmentation: Segmentation, gamma: float, alpha: float | None) -> Tensor:
-    """Return the focal loss of each pixel, ``(N, *spatial)``, or ``(N, C, *spatial)`` for several labels."""
-    x, g = segmentation.logits, segmentation.target
-    if segmentation.exclusive:
-        log_probability = x.log_softmax(1)
-        loss = -g * log_probability * safe_power(-torch.expm1(log_probability), gamma)
-        if alpha is not None:
-            loss = torch.cat(((1 - alpha) * loss[:, :1], alpha * loss[:, 1:]), 1)
-        return loss.sum(1)
-    hit, miss = binary_costs(x, g)
-    hit, miss = hit * safe_power(torch.sigmoid(-x), gamma), miss * safe_power(torch.sigmoid(x), gamma)
-    return segmentation.pixels(hit + miss if alpha is None else alpha * hit + (1 - alpha) * miss)
+    Returns:
+        The distance, the mean of the pixel-wise loss, and the mask of what is not ignored as a whole.
+    """
+    found = statistics(
+        input,
+        target,
+        pixel,
+        multilabel=multilabel,
+        ignore_index=ignore_index,
+        per_image=per_image,
+        include_background=include_background,
+        overlap=overlap,
+    )
+    if squared:
+        regions = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index).regions(include_background)
+        distance = squared_dice_distance(regions, per_image, smooth)
+    else:
+        distance = dice_distance(found.counts, smooth)
+    dice = mean_of_classes(*resolve_absent(distance, found.counts, absent))
+    return dice, found.pixel_loss, found.valid
 
 
 def _check(**weights: float) -> None:
@@ -144,13 +151,20 @@ def dice_cross_entropy_loss(
         Isensee et al., "nnU-Net", 2018, arXiv 1809.10486, section 2.2.
     """
     _check(dice_weight=dice_weight, ce_weight=ce_weight, smooth=smooth)
-    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    dice = mean_dice(
-        segmentation, per_image, include_background, absent, squared=squared, smooth=smooth, overlap=overlap
+    dice, pixels, valid = mean_dice(
+        input,
+        target,
+        CROSS_ENTROPY,
+        squared=squared,
+        smooth=smooth,
+        overlap=overlap,
+        multilabel=multilabel,
+        per_image=per_image,
+        include_background=include_background,
+        absent=absent,
+        ignore_index=ignore_index,
     )
-    pixels = mean_of_pixels(pixel_cross_entropy(segmentation), segmentation.valid_pixels, per_image)
-    loss = dice_weight * dice + ce_weight * pixels
-    return reduce(loss, weight, reduction, normalizer, valid_images(segmentation, per_image))
+    return reduce(dice_weight * dice + ce_weight * pixels, weight, reduction, normalizer, valid)
 
 
 def dice_focal_loss(
@@ -222,13 +236,20 @@ def dice_focal_loss(
     _check(dice_weight=dice_weight, focal_weight=focal_weight, gamma=gamma, smooth=smooth)
     if alpha is not None:
         check_number("alpha", alpha, at_least=0, at_most=1)
-    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    dice = mean_dice(
-        segmentation, per_image, include_background, absent, squared=squared, smooth=smooth, overlap=overlap
+    dice, pixels, valid = mean_dice(
+        input,
+        target,
+        focal(gamma, alpha),
+        squared=squared,
+        smooth=smooth,
+        overlap=overlap,
+        multilabel=multilabel,
+        per_image=per_image,
+        include_background=include_background,
+        absent=absent,
+        ignore_index=ignore_index,
     )
-    pixels = mean_of_pixels(pixel_focal(segmentation, gamma, alpha), segmentation.valid_pixels, per_image)
-    loss = dice_weight * dice + focal_weight * pixels
-    return reduce(loss, weight, reduction, normalizer, valid_images(segmentation, per_image))
+    return reduce(dice_weight * dice + focal_weight * pixels, weight, reduction, normalizer, valid)
 
 
 def dice_topk_loss(
@@ -297,14 +318,24 @@ def dice_topk_loss(
     """
     _check(dice_weight=dice_weight, topk_weight=topk_weight, smooth=smooth)
     check_number("percent", percent, above=0, at_most=100)
-    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    dice = mean_dice(
-        segmentation, per_image, include_background, absent, squared=squared, smooth=smooth, overlap=overlap
+    dice, _, valid = mean_dice(
+        input,
+        target,
+        NO_PIXELS,
+        squared=squared,
+        smooth=smooth,
+        overlap=overlap,
+        multilabel=multilabel,
+        per_image=per_image,
+        include_background=include_background,
+        absent=absent,
+        ignore_index=ignore_index,
     )
+    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
     pixels = pixel_cross_entropy(segmentation)
     hardest = largest_share(pixels, segmentation.valid_pixels, percent, per_image)
     loss = dice_weight * dice + topk_weight * mean_of_pixels(pixels, hardest, per_image)
-    return reduce(loss, weight, reduction, normalizer, valid_images(segmentation, per_image))
+    return reduce(loss, weight, reduction, normalizer, valid)
 
 
 def generalized_dice_focal_loss(
@@ -375,7 +406,7 @@ def generalized_dice_focal_loss(
     segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index, two_classes=True)
     counts = segmentation.regions(include_background).counts(per_image, overlap)
     dice, valid = generalized_dice_distance(counts, power, absent)
-    pixels = mean_of_pixels(pixel_focal(segmentation, gamma, alpha), segmentation.valid_pixels, per_image)
+    pixels = mean_of_pixels(pixel_focal(segmentation, focal(gamma, alpha)), segmentation.valid_pixels, per_image)
     loss = dice_weight * torch.where(valid, dice, 0) + focal_weight * pixels
     return reduce(loss, weight, reduction, normalizer, valid_images(segmentation, per_image))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lossatlas.checks import check_elementwise, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_power
-from lossatlas.losses.classification import binary_costs, class_axis, class_costs, class_vector
+from lossatlas.losses.classification import binary_costs, class_axis, class_vector, reduced_class_costs
 from lossatlas.losses.modules import module_form
 from lossatlas.losses.reduction import fused, reduce, reduced, split_ignored
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
@@ -150,18 +150,17 @@ def softmax_focal_loss(
         check_number("alpha", alpha, at_least=0, at_most=1)
         class_weight = _background_balance(alpha, input, class_weight)
 
-    def focal(log_probability: Tensor) -> Tensor:
-        return safe_power(-torch.expm1(log_probability), gamma) * -log_probability
-
-    loss, valid = class_costs(
+    return reduced_class_costs(
         input,
         target,
-        focal,
+        gamma,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
         ignore_index=ignore_index,
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
     )
-    return reduce(loss, weight, reduction, normalizer, valid)
 
 
 def _background_balance(alpha: float, input: Tensor, class_weight: Tensor | None) -> Tensor:

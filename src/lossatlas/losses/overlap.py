@@ -12,6 +12,7 @@ from lossatlas.boxes.geometry import safe_divide
 from lossatlas.checks import check_number
 from lossatlas.losses.arithmetic import safe_power
 from lossatlas.losses.modules import module_form
+from lossatlas.losses.overlap_statistics import statistics
 from lossatlas.losses.reduction import reduce
 from lossatlas.losses.segmentation_targets import Absent, Counts, Overlap, Regions, prepare, resolve_absent
 from lossatlas.typing import ClassLogits, Loss, Normalizer, Reduction
@@ -30,10 +31,8 @@ def squared_dice_distance(regions: Regions, per_image: bool, smooth: float = 0.0
     return safe_divide(error, regions.total(p**2, per_image) + regions.total(g**2, per_image) + smooth)
 
 
-def dice_distance(regions: Regions, counts: Counts, per_image: bool, squared: bool, smooth: float) -> Tensor:
-    """Return 1 - Dice with a linear or a squared denominator."""
-    if squared:
-        return squared_dice_distance(regions, per_image, smooth)
+def dice_distance(counts: Counts, smooth: float) -> Tensor:
+    """Return 1 - Dice, with a linear denominator."""
     return tversky_distance(counts, 0.5, 0.5, smooth / 2)
 
 
@@ -102,10 +101,21 @@ def dice_loss(
     check_number("smooth", smooth, at_least=0)
     if squared and overlap != "product":
         raise ValueError(f"`overlap` must be 'product' with `squared`, which needs no other, but got {overlap!r}")
-    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    regions = segmentation.regions(include_background)
-    counts = regions.counts(per_image, overlap)
-    loss = dice_distance(regions, counts, per_image, squared, smooth)
+    if squared:
+        regions = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index).regions(include_background)
+        counts = regions.counts(per_image)
+        loss = squared_dice_distance(regions, per_image, smooth)
+    else:
+        counts = statistics(
+            input,
+            target,
+            multilabel=multilabel,
+            ignore_index=ignore_index,
+            per_image=per_image,
+            include_background=include_background,
+            overlap=overlap,
+        ).counts
+        loss = dice_distance(counts, smooth)
     loss, valid = resolve_absent(loss, counts, absent)
     return reduce(loss, weight, reduction, normalizer, valid)
 
@@ -168,8 +178,15 @@ def jaccard_loss(
         equation 3. Soft targets: Wang et al., 2023, arXiv 2302.05666 (minimum).
     """
     check_number("smooth", smooth, at_least=0)
-    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    counts = segmentation.regions(include_background).counts(per_image, overlap)
+    counts = statistics(
+        input,
+        target,
+        multilabel=multilabel,
+        ignore_index=ignore_index,
+        per_image=per_image,
+        include_background=include_background,
+        overlap=overlap,
+    ).counts
     loss, valid = resolve_absent(tversky_distance(counts, 1, 1, smooth), counts, absent)
     return reduce(loss, weight, reduction, normalizer, valid)
 
@@ -237,8 +254,15 @@ def tversky_loss(
     """
     for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
         check_number(name, value, at_least=0)
-    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    counts = segmentation.regions(include_background).counts(per_image, overlap)
+    counts = statistics(
+        input,
+        target,
+        multilabel=multilabel,
+        ignore_index=ignore_index,
+        per_image=per_image,
+        include_background=include_background,
+        overlap=overlap,
+    ).counts
     loss, valid = resolve_absent(tversky_distance(counts, alpha, beta, smooth), counts, absent)
     return reduce(loss, weight, reduction, normalizer, valid)
 
@@ -309,8 +333,15 @@ def focal_tversky_loss(
     for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
         check_number(name, value, at_least=0)
     check_number("gamma", gamma, above=0)
-    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    counts = segmentation.regions(include_background).counts(per_image, overlap)
+    counts = statistics(
+        input,
+        target,
+        multilabel=multilabel,
+        ignore_index=ignore_index,
+        per_image=per_image,
+        include_background=include_background,
+        overlap=overlap,
+    ).counts
     loss = safe_power(tversky_distance(counts, alpha, beta, smooth), 1 / gamma)
     loss, valid = resolve_absent(loss, counts, absent)
     return reduce(loss, weight, reduction, normalizer, valid)
@@ -377,8 +408,15 @@ def asymmetric_similarity_loss(
     """
     check_number("beta", beta, above=0)
     check_number("smooth", smooth, at_least=0)
-    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    counts = segmentation.regions(include_background).counts(per_image, overlap)
+    counts = statistics(
+        input,
+        target,
+        multilabel=multilabel,
+        ignore_index=ignore_index,
+        per_image=per_image,
+        include_background=include_background,
+        overlap=overlap,
+    ).counts
     scale = 1 + beta**2
     distance = tversky_distance(counts, 1 / scale, beta**2 / scale, smooth / scale)
     loss, valid = resolve_absent(distance, counts, absent)

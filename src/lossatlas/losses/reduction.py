@@ -70,13 +70,31 @@ def reduced(
     divisor = normalizer if isinstance(normalizer, Tensor) else None
     if not kernels.usable(input, target, weight, divisor):
         return _by_formula(formula, input, target, weight, parameters, ignore_index, reduction, normalizer)
+    name: str = formula.kernel  # type: ignore[attr-defined]
+    weight, divisor = kernel_factors(input, weight, reduction, normalizer)
+    return elementwise_kernels.elementwise(name, input, target, weight, parameters, ignore_index, reduction, divisor)
+
+
+def kernel_factors(
+    elements: Tensor, weight: Tensor | None, reduction: Reduction, normalizer: Normalizer | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Check what `reduce` takes and return it as kernels take it: float32 weights, and the normalizer as a tensor.
+
+    Args:
+        elements: a tensor of the shape of the loss's elements.
+        weight: see `reduce`.
+        reduction: see `reduce`.
+        normalizer: see `reduce`.
+
+    Returns:
+        Weight and normalizer.
+    """
     check_reduction(reduction, normalizer)
     if weight is not None:
-        weight = broadcastable("weight", weight, input, torch.float32)
-    if normalizer is not None and divisor is None:
-        divisor = input.new_tensor(normalizer, dtype=torch.float64)
-    name: str = formula.kernel  # type: ignore[attr-defined]
-    return elementwise_kernels.elementwise(name, input, target, weight, parameters, ignore_index, reduction, divisor)
+        weight = broadcastable("weight", weight, elements, torch.float32)
+    if normalizer is not None and not isinstance(normalizer, Tensor):
+        normalizer = elements.new_tensor(normalizer, dtype=torch.float64)
+    return weight, normalizer
 
 
 def _by_formula(

@@ -8,7 +8,7 @@ from torch import Tensor
 from lossatlas.checks import check_elementwise, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import broadcastable, reduce
+from lossatlas.losses.reduction import broadcastable, fused, reduce, reduced
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -50,8 +50,7 @@ def l1_loss(
         P.-S. Laplace, 1774 (least absolute deviations).
     """
     check_elementwise(input, target)
-    x, y = upcast(input, target)
-    return reduce((x - y).abs(), weight, reduction, normalizer)
+    return reduced(scaled_smooth_l1, input, target, 0.0, 1.0, weight=weight, reduction=reduction, normalizer=normalizer)
 
 
 def smooth_l1_loss(
@@ -95,8 +94,15 @@ def smooth_l1_loss(
     """
     check_elementwise(input, target)
     check_number("beta", beta, at_least=0)
-    x, y = upcast(input, target)
-    return reduce(smooth_l1(x - y, beta), weight, reduction, normalizer)
+    return reduced(
+        scaled_smooth_l1, input, target, beta, 1.0, weight=weight, reduction=reduction, normalizer=normalizer
+    )
+
+
+@fused("smooth_l1")
+def scaled_smooth_l1(x: Tensor, y: Tensor, beta: float, factor: float) -> Tensor:
+    """Return the elements of `smooth_l1_loss`, times a factor."""
+    return factor * smooth_l1(x - y, beta)
 
 
 def smooth_l1(error: Tensor, beta: float = 1.0) -> Tensor:
@@ -210,8 +216,9 @@ def huber_loss(
     """
     check_elementwise(input, target)
     check_number("delta", delta, above=0)
-    x, y = upcast(input, target)
-    return reduce(delta * smooth_l1(x - y, beta=delta), weight, reduction, normalizer)
+    return reduced(
+        scaled_smooth_l1, input, target, delta, delta, weight=weight, reduction=reduction, normalizer=normalizer
+    )
 
 
 def balanced_l1_loss(

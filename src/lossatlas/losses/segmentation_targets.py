@@ -79,9 +79,7 @@ class Segmentation(NamedTuple):
         Raises:
             ValueError: the background of one channel, which has none of its own, is to be left out.
         """
-        if not include_background and self.logits.shape[1] == 1:
-            raise ValueError("`include_background=False` needs more than one channel, but `input` has 1")
-        first = 0 if include_background else 1
+        first = first_class(include_background, self.logits.shape[1])
         return Regions(self.probability()[:, first:], self.target[:, first:], self.valid[:, first:])
 
 
@@ -110,30 +108,17 @@ def prepare(
         ValueError: shapes that do not fit.
         TypeError: an `input` that is not floating point, or class indices that are not integers.
     """
-    check_floating("input", input)
-    if not isinstance(target, Tensor):
-        raise TypeError(f"`target` must be a tensor, but got {type(target).__name__}")
-    if input.ndim not in (3, 4, 5):
-        raise ValueError(f"`input` must be (N, C, *spatial) with 1 to 3 spatial axes, but got {tuple(input.shape)}")
-    index_shape = input.shape[:1] + input.shape[2:]
-    if input.shape[1] == 1 and target.shape == index_shape:
-        target = target.unsqueeze(1)
+    target = check_forms(input, target)
     if target.shape == input.shape:
         x, g = upcast(input, target)
         valid = torch.ones_like(g, dtype=torch.bool) if ignore_index is None else g != ignore_index
         if not multilabel:
             valid = valid.all(1, keepdim=True)
-    elif target.shape == index_shape:
-        check_integer("target", target)
+    else:
         (x,) = upcast(input)
         index = target.long().unsqueeze(1)
         valid = torch.ones_like(index, dtype=torch.bool) if ignore_index is None else index != ignore_index
         g = torch.zeros_like(x).scatter(1, torch.where(valid, index, 0), 1)
-    else:
-        raise ValueError(
-            f"`target` must be an index map {tuple(index_shape)} or have the shape of `input`, {tuple(input.shape)}, "
-            f"but got {tuple(target.shape)}"
-        )
     x, g = torch.where(valid, x, 0), torch.where(valid, g, 0)
     exclusive = not multilabel and x.shape[1] > 1
     if two_classes and x.shape[1] == 1:
@@ -141,6 +126,43 @@ def prepare(
         x, g = torch.cat((torch.zeros_like(x), x), 1), torch.cat((torch.where(valid, 1 - g, 0), g), 1)
         exclusive = True
     return Segmentation(x, g, valid.expand_as(x), exclusive)
+
+
+def check_forms(input: Tensor, target: Tensor) -> Tensor:
+    """Check the shapes and dtypes of logits and target; return the target, with a class axis if there is one class.
+
+    Raises:
+        ValueError: shapes that do not fit.
+        TypeError: an `input` that is not floating point, or class indices that are not integers.
+    """
+    check_floating("input", input)
+    if not isinstance(target, Tensor):
+        raise TypeError(f"`target` must be a tensor, but got {type(target).__name__}")
+    if input.ndim not in (3, 4, 5):
+        raise ValueError(f"`input` must be (N, C, *spatial) with 1 to 3 spatial axes, but got {tuple(input.shape)}")
+    index_shape = input.shape[:1] + input.shape[2:]
+    if target.shape == input.shape:
+        return target
+    if target.shape != index_shape:
+        raise ValueError(
+            f"`target` must be an index map {tuple(index_shape)} or have the shape of `input`, {tuple(input.shape)}, "
+            f"but got {tuple(target.shape)}"
+        )
+    if input.shape[1] == 1:
+        return target.unsqueeze(1)
+    check_integer("target", target)
+    return target
+
+
+def first_class(include_background: bool, classes: int) -> int:
+    """Return the first class that counts.
+
+    Raises:
+        ValueError: the background of one channel, which has none of its own, is to be left out.
+    """
+    if not include_background and classes == 1:
+        raise ValueError("`include_background=False` needs more than one channel, but `input` has 1")
+    return 0 if include_background else 1
 
 
 class Regions(NamedTuple):

@@ -83,7 +83,18 @@ def combo_loss(
         check_number(name, value, at_least=0, at_most=1)
     check_number("smooth", smooth, at_least=0)
     segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    dice = mean_dice(segmentation, per_image, include_background, absent, smooth=smooth)
+    dice, _, valid = mean_dice(
+        input,
+        target,
+        squared=False,
+        smooth=smooth,
+        overlap="product",
+        multilabel=multilabel,
+        per_image=per_image,
+        include_background=include_background,
+        absent=absent,
+        ignore_index=ignore_index,
+    )
     x, g = segmentation.logits, segmentation.target
     if segmentation.exclusive:
         hit, miss = -g * x.log_softmax(1), -(1 - g) * _log_complement(x)
@@ -91,7 +102,7 @@ def combo_loss(
         hit, miss = binary_costs(x, g)
     pixels = mean_of_pixels(beta * hit + (1 - beta) * miss, segmentation.valid, per_image)
     loss = alpha * pixels + (1 - alpha) * dice
-    return reduce(loss, weight, reduction, normalizer, valid_images(segmentation, per_image))
+    return reduce(loss, weight, reduction, normalizer, valid)
 
 
 def _log_complement(x: Tensor) -> Tensor:

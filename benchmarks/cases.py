@@ -1,0 +1,219 @@
+"""What is measured: one entry for each piece of work, with every library that does the same on the same inputs.
+
+A contender takes the inputs and returns a scalar; the harness goes forward and backward through it. Peers are imported
+when they are first called, and left out where they are not installed. A new case is an entry in `CASES`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossatlas import losses
+
+Inputs: TypeAlias = tuple[Tensor, ...]
+Contender: TypeAlias = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work."""
+
+    name: str
+    sample: Callable[[torch.Generator, int], Inputs]
+    """``sample(generator, size)``: the input, whose gradient is computed, and the rest."""
+    sizes: tuple[int, ...]
+    """Of which the last is the one that the table shows."""
+    ours: Contender
+    peers: dict[str, Callable[[], Contender]] = field(default_factory=dict)
+    """By library: a function that imports it and returns the contender, with the closest settings it has."""
+    limit: float | None = None
+    """At most this many times the streaming limit."""
+    lead: float | None = None
+    """At least this many times as fast as the fastest peer."""
+    memory: float | None = None
+    """At most this many times the memory of the input, over the inputs."""
+
+
+def logits(generator: torch.Generator, size: int) -> Inputs:
+    """Draw logits of a dense detector, of which one in a hundred is positive."""
+    target = (torch.rand(size, generator=generator) < 0.01).float()
+    return 2 * torch.randn(size, generator=generator), target
+
+
+def maps(generator: torch.Generator, size: int) -> Inputs:
+    """Draw class logits of two square images of 19 classes, and their index map."""
+    index = torch.randint(19, (2, size, size), generator=generator)
+    return torch.randn(2, 19, size, size, generator=generator), index
+
+
+def _torchvision_focal() -> Contender:
+    from torchvision.ops import sigmoid_focal_loss
+
+    return lambda x, y: sigmoid_focal_loss(x, y, reduction="mean")
+
+
+def _fvcore_focal() -> Contender:
+    from fvcore.nn import sigmoid_focal_loss
+
+    return lambda x, y: sigmoid_focal_loss(x, y, alpha=0.25, reduction="mean")
+
+
+def _smp_focal() -> Contender:
+    from segmentation_models_pytorch.losses import FocalLoss
+
+    contender: Contender = FocalLoss("binary", alpha=0.25)
+    return contender
+
+
+def _monai_focal() -> Contender:
+    from monai.losses import FocalLoss
+
+    loss = FocalLoss(use_softmax=False, alpha=0.25)
+    return lambda x, y: loss(x.view(1, 1, -1), y.view(1, 1, -1))
+
+
+def _kornia_focal() -> Contender:
+    from kornia.losses import binary_focal_loss_with_logits
+
+    return lambda x, y: binary_focal_loss_with_logits(x.view(1, 1, -1), y.view(1, 1, -1), 0.25, 2.0, "mean")
+
+
+def _monai(name: str, **options: Any) -> Callable[[], Contender]:
+    def load() -> Contender:
+        import monai.losses
+
+        loss = getattr(monai.losses, name)(softmax=True, to_onehot_y=True, **options)
+        return lambda x, y: loss(x, y.unsqueeze(1))
+
+    return load
+
+
+def _smp(name: str, **options: Any) -> Callable[[], Contender]:
+    def load() -> Contender:
+        import segmentation_models_pytorch.losses as smp
+
+        contender: Contender = getattr(smp, name)("multiclass", **options)
+        return contender
+
+    return load
+
+
+def _kornia(name: str, *options: Any) -> Callable[[], Contender]:
+    def load() -> Contender:
+        import kornia.losses
+
+        function = getattr(kornia.losses, name)
+        return lambda x, y: function(x, y, *options)
+
+    return load
+
+
+DENSE = (100_000, 1_000_000, 8_000_000)
+MAPS = (64, 192, 512)
+
+CASES = (
+    Case(
+        "sigmoid focal",
+        logits,
+        DENSE,
+        losses.sigmoid_focal_loss,
+        {
+            "torchvision": _torchvision_focal,
+            "fvcore": _fvcore_focal,
+            "smp": _smp_focal,
+            "MONAI": _monai_focal,
+            "kornia": _kornia_focal,
+        },
+        limit=2.5,
+        lead=15,
+        memory=1.2,
+    ),
+    Case(
+        "binary cross entropy",
+        logits,
+        DENSE,
+        losses.binary_cross_entropy_with_logits,
+        {"torch": lambda: F.binary_cross_entropy_with_logits},
+        limit=2.5,
+        lead=8,
+        memory=1.2,
+    ),
+    Case("quality focal", logits, DENSE, losses.quality_focal_loss, limit=2.5, memory=1.2),
+    Case("varifocal", logits, DENSE, losses.varifocal_loss, limit=2.5, memory=1.2),
+    Case("gaussian focal", logits, DENSE, losses.gaussian_focal_loss, limit=2.5, memory=1.2),
+    Case(
+        "smooth L1",
+        logits,
+        DENSE,
+        losses.smooth_l1_loss,
+        {"torch": lambda: F.smooth_l1_loss},
+        limit=2.5,
+        memory=1.2,
+    ),
+    Case(
+        "cross entropy",
+        maps,
+        MAPS,
+        losses.cross_entropy,
+        {"torch": lambda: F.cross_entropy},
+        limit=3,
+        lead=3,
+        memory=1.2,
+    ),
+    Case(
+        "softmax focal",
+        maps,
+        MAPS,
+        losses.softmax_focal_loss,
+        {"kornia": _kornia("focal_loss", 0.25, 2.0, "mean")},
+        memory=1.2,
+    ),
+    Case(
+        "Dice",
+        maps,
+        MAPS,
+        losses.dice_loss,
+        {"MONAI": _monai("DiceLoss"), "smp": _smp("DiceLoss"), "kornia": _kornia("dice_loss")},
+        limit=4,
+        lead=3,
+        memory=1.2,
+    ),
+    Case(
+        "Tversky",
+        maps,
+        MAPS,
+        losses.tversky_loss,
+        {
+            "MONAI": _monai("TverskyLoss", alpha=0.3, beta=0.7),
+            "smp": _smp("TverskyLoss", alpha=0.3, beta=0.7),
+            "kornia": _kornia("tversky_loss", 0.3, 0.7),
+        },
+        limit=4,
+        lead=3,
+        memory=1.2,
+    ),
+    Case(
+        "Dice + cross entropy",
+        maps,
+        MAPS,
+        losses.dice_cross_entropy_loss,
+        {"MONAI": _monai("DiceCELoss")},
+        limit=4,
+        lead=5,
+        memory=1.2,
+    ),
+    Case(
+        "Dice + focal",
+        maps,
+        MAPS,
+        losses.dice_focal_loss,
+        {"MONAI": _monai("DiceFocalLoss")},
+        limit=5,
+        lead=20,
+        memory=1.2,
+    ),
+)

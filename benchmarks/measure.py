@@ -1,0 +1,111 @@
+"""How one case is measured: in turns, against the time that moving its memory takes, each in a process of its own."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.cases import Case, Contender, Inputs
+from lossatlas import kernels
+
+
+def contenders(case: Case) -> dict[str, Contender]:
+    """Return ours, the PyTorch form of ours, and the peers that are installed."""
+
+    def twin(*inputs: Tensor) -> Tensor:
+        with kernels.disabled():
+            return case.ours(*inputs)
+
+    found = {"ours": case.ours, "ours in PyTorch": twin}
+    for name, load in case.peers.items():
+        try:
+            found[name] = load()
+        except ImportError as error:
+            print(f"  {name} is left out: {error}")
+    return found
+
+
+def draw(case: Case, size: int) -> Inputs:
+    """Draw the inputs; the gradient of the first is computed."""
+    input, *rest = case.sample(torch.Generator().manual_seed(0), size)
+    return input.requires_grad_(), *rest
+
+
+def both_ways(contender: Contender, inputs: Inputs) -> Callable[[], None]:
+    """Return what goes forward and backward once."""
+
+    def run() -> None:
+        inputs[0].grad = None
+        contender(*inputs).backward()
+
+    return run
+
+
+def stream(inputs: Inputs) -> Callable[[], None]:
+    """Return what reads every input once and writes the gradient once: no loss can be faster."""
+    values = [value.detach().flatten() for value in inputs]
+    result = torch.empty_like(values[0])
+    same_size = [value for value in values[1:] if value.numel() == values[0].numel()]
+    others = [value for value in values[1:] if value.numel() != values[0].numel()]
+
+    def run() -> None:
+        if same_size:
+            torch.add(values[0], same_size[0], out=result)
+        else:
+            torch.mul(values[0], 2.0, out=result)
+        for value in (*same_size[1:], *others):
+            value.max()
+
+    return run
+
+
+def times(case: Case, size: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Run all contenders in turns for some seconds each; the machine's speed drifts, so that only turns compare.
+
+    Returns:
+        For each contender, and for ``"streaming"``, the least and the median of the times in milliseconds, and their
+        number.
+    """
+    inputs = draw(case, size)
+    turns = {"streaming": stream(inputs)}
+    turns |= {name: both_ways(contender, inputs) for name, contender in contenders(case).items()}
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    for run in turns.values():
+        run()
+    spent = 0.0
+    while (spent < seconds * len(turns) or len(found["ours"]) < 3) and len(found["ours"]) < 200:
+        for name, run in turns.items():
+            start = time.perf_counter()
+            run()
+            found[name].append(time.perf_counter() - start)
+            spent += found[name][-1]
+    return {
+        name: {"least": 1e3 * min(runs), "median": 1e3 * statistics.median(runs), "runs": len(runs)}
+        for name, runs in found.items()
+    }
+
+
+def memory(case: Case, size: int, contender: str) -> float:
+    """Return the peak over the inputs, in units of the input; in a fresh process, since peaks never go down."""
+    inputs = draw(case, size)
+    run = both_ways(contenders(case)[contender], inputs)
+    warm = draw(case, case.sizes[0])
+    both_ways(contenders(case)[contender], warm)()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    # Kibibytes on Linux.
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / inputs[0].nbytes
+
+
+def measure(case: Case, size: int, seconds: float) -> dict[str, Any]:
+    """Return the times of one case at one size with everything that a ratio needs."""
+    return {
+        "case": case.name,
+        "size": size,
+        "elements": draw(case, size)[0].numel(),
+        "times": times(case, size, seconds),
+    }

@@ -1,0 +1,365 @@
+// What Dice, Jaccard and Tversky losses count (true positives, false positives, false negatives of each image and class) and
+// the pixel-wise loss that is added to them, in one pass each way. The twin is in
+// src/lossatlas/losses/segmentation_targets.py.
+#include "parallel.hpp"
+#include "softmax.hpp"
+
+namespace lossatlas::LOSSATLAS_ISA {
+namespace {
+
+enum class Pixel { none, cross_entropy, focal };
+
+// Tensors and numbers, in this order (src/lossatlas/kernels/overlap.py):
+//
+//   tensors  input (N, C, *spatial); target: class indices (N, *spatial), or like the input for independent channels;
+//            counts (N, 5, C) and pixels (N, 2), float64, or nothing;
+//            their upstream gradients (N, 5, C) and (N, 2), float32, and the gradient, like the input, or nothing
+//   numbers  the ignored target, whether the overlap is the minimum, the pixel-wise loss, its gamma and its factors of the
+//            background and of the foreground
+struct Problem {
+  enum Operand { input, target, gradient };
+  enum Count { true_positive, false_positive, false_negative, actual, valid, counts };
+
+  explicit Problem(const Arguments& arguments, bool indices)
+      : images(arguments.tensor(0).size[0]),
+        classes(arguments.tensor(0).size[1]),
+        ignored(static_cast<float>(arguments.number(0))),
+        minimum(arguments.number(1) != 0.0),
+        pixel(static_cast<Pixel>(static_cast<int>(arguments.number(2)))),
+        gamma(static_cast<float>(arguments.number(3))),
+        background(static_cast<float>(arguments.number(4))),
+        foreground(static_cast<float>(arguments.number(5))),
+        threads(arguments.threads),
+        input_image(arguments.tensor(0).stride[0]),
+        target_image(arguments.tensor(1).stride[0]),
+        gradient_image(arguments.tensor(6).stride[0]),
+        input_plane(arguments.tensor(0), 1),
+        target_plane(indices ? Tensor{} : arguments.tensor(1), 1),
+        gradient_plane(arguments.tensor(6), 1),
+        input_first(input_plane.first, 0),
+        target_first(indices ? arguments.tensor(1) : target_plane.first, 0),
+        gradient_first(gradient_plane.first, 0),
+        layout({&input_first.first, &target_first.first, &gradient_first.first}) {
+    if (layout.given(gradient)) {
+      check_storable(gradient_first.first);
+      count_slopes = arguments.tensor(4).floats(images * counts * classes);
+      pixel_slopes = arguments.tensor(5).floats(images * 2);
+    } else {
+      count_results = arguments.tensor(2).doubles(images * counts * classes);
+      pixel_results = arguments.tensor(3).doubles(images * 2);
+    }
+  }
+
+  bool differentiating() const { return count_slopes != nullptr; }
+  float slope(std::int64_t image, Count count, std::int64_t c) const {
+    return count_slopes[(image * counts + count) * classes + c];
+  }
+  float pixel_slope(std::int64_t image) const { return pixel_slopes[image * 2]; }
+
+  // Call body(begin, count) for the blocks of one task of an image.
+  template <int Width, class Body>
+  void for_blocks(std::int64_t task, std::int64_t task_size, const Body& body) const {
+    const std::int64_t first = task * task_size;
+    const std::int64_t last = first + task_size < layout.elements() ? first + task_size : layout.elements();
+    for (std::int64_t begin = first; begin < last; begin += Width) {
+      body(begin, static_cast<int>(last - begin < Width ? last - begin : Width));
+    }
+  }
+
+  std::int64_t images, classes;
+  float ignored;
+  bool minimum;
+  Pixel pixel;
+  float gamma, background, foreground;
+  int threads;
+  std::int64_t input_image, target_image, gradient_image;
+  Planes input_plane, target_plane, gradient_plane;
+  Planes input_first, target_first, gradient_first;
+  Layout<3> layout;
+  double *count_results = nullptr, *pixel_results = nullptr;
+  const float *count_slopes = nullptr, *pixel_slopes = nullptr;
+};
+
+// Classes that exclude each other, and the index of the true one.
+template <int Gamma, int Width>
+class Exclusive {
+ public:
+  explicit Exclusive(const Arguments& arguments) : p_(arguments, true) {
+    const std::int64_t blocks = 131072 / (p_.classes * Width);
+    task_size_ = Width * (blocks < 1 ? 1 : blocks);
+    tasks_ = (p_.layout.elements() + task_size_ - 1) / task_size_;
+  }
+
+  void run() const {
+    const std::int64_t numbers = Problem::counts * p_.classes + 3;
+    const Partials sums(p_.images * tasks_, p_.differentiating() ? 1 : numbers);
+    parallel(p_.images * tasks_, p_.threads, [&](std::int64_t task) {
+      if (p_.differentiating()) {
+        differentiate(task / tasks_, task % tasks_);
+      } else {
+        count(task / tasks_, task % tasks_, sums[task]);
+      }
+    });
+    if (p_.differentiating()) return;
+    if (sums.total(numbers - 1) != 0.0) throw Error{"a class index is out of range"};
+    for (std::int64_t image = 0; image < p_.images; ++image) {
+      const std::int64_t first = image * tasks_, end = first + tasks_;
+      for (std::int64_t k = 0; k < Problem::counts * p_.classes; ++k) {
+        p_.count_results[image * Problem::counts * p_.classes + k] = sums.total(k, first, end);
+      }
+      for (int k = 0; k < 2; ++k) p_.pixel_results[image * 2 + k] = sums.total(numbers - 3 + k, first, end);
+    }
+  }
+
+ private:
+  // The softmax of a block; returns the indices.
+  const float* load(Softmax<Width>& softmax, std::int64_t image, std::int64_t begin, int count, Block& buffer,
+                    Block& index_buffer, Block& valid) const {
+    const float* index =
+        p_.layout.load(Problem::target, begin, count, index_buffer, image * p_.target_image, Width);
+    for (int i = 0; i < Width; ++i) valid.values[i] = (index[i] != p_.ignored) & (i < count) ? 1.0f : 0.0f;
+    softmax.compute(index, valid.values, [&](std::int64_t c) {
+      const std::int64_t shift = image * p_.input_image + c * p_.input_plane.stride;
+      return p_.layout.load(Problem::input, begin, count, buffer, shift, Width);
+    });
+    return index;
+  }
+
+  void count(std::int64_t image, std::int64_t task, double* sums) const {
+    Softmax<Width> softmax(p_.classes);
+    Block buffer, index_buffer, valid, values;
+    double* const pixel = sums + Problem::counts * p_.classes;
+    const auto at = [&](Problem::Count kind, std::int64_t c) -> double& { return sums[kind * p_.classes + c]; };
+    p_.for_blocks<Width>(task, task_size_, [&](std::int64_t begin, int count) {
+      const float* index = load(softmax, image, begin, count, buffer, index_buffer, valid);
+      for (std::int64_t c = 0; c < p_.classes; ++c) {
+        false_alarms(softmax, valid.values, c, values.values);
+        at(Problem::false_positive, c) += total(values.values);
+      }
+      pixel_costs(softmax, values.values);
+      double found = 0.0;
+      for (int i = 0; i < count; ++i) {
+        if (valid.values[i] == 0.0f) continue;
+        if (!(index[i] >= 0.0f && index[i] < static_cast<float>(p_.classes))) {
+          pixel[2] += 1.0;
+          continue;
+        }
+        const std::int64_t c = static_cast<std::int64_t>(index[i]);
+        at(Problem::true_positive, c) += static_cast<double>(softmax.exponentials(c)[i] * softmax.scale[i]);
+        at(Problem::false_negative, c) += static_cast<double>(softmax.miss[i]);
+        at(Problem::actual, c) += 1.0;
+        pixel[0] += static_cast<double>(values.values[i] * (c == 0 ? p_.background : p_.foreground));
+        found += 1.0;
+      }
+      pixel[1] += found;
+      for (std::int64_t c = 0; c < p_.classes; ++c) at(Problem::valid, c) += found;
+    });
+  }
+
+  static double total(const float* values) {
+    Sum sum;
+    sum.add(values, Width);
+    return sum.total();
+  }
+
+  void false_alarms(const Softmax<Width>& softmax, const float* __restrict valid, std::int64_t c,
+                    float* __restrict to) const {
+    const float* __restrict e = softmax.exponentials(c);
+    const float own = static_cast<float>(c);
+    for (int i = 0; i < Width; ++i) {
+      to[i] = softmax.is_true(i, own) | (valid[i] == 0.0f) ? 0.0f : e[i] * softmax.scale[i];
+    }
+  }
+
+  void pixel_costs(const Softmax<Width>& softmax, float* __restrict to) const {
+    if (p_.pixel == Pixel::none) {
+      for (int i = 0; i < Width; ++i) to[i] = 0.0f;
+    } else {
+      for (int i = 0; i < Width; ++i) {
+        to[i] = -power<Gamma>(softmax.miss[i], p_.gamma).value * softmax.log_probability[i];
+      }
+    }
+  }
+
+  void differentiate(std::int64_t image, std::int64_t task) const {
+    Softmax<Width> softmax(p_.classes);
+    Block buffer, index_buffer, valid, drift, pixel;
+    const float pixel_slope = p_.pixel == Pixel::none ? 0.0f : p_.pixel_slope(image);
+    p_.for_blocks<Width>(task, task_size_, [&](std::int64_t begin, int count) {
+      const float* index = load(softmax, image, begin, count, buffer, index_buffer, valid);
+      for (int i = 0; i < Width; ++i) drift.values[i] = pixel.values[i] = 0.0f;
+      for (std::int64_t c = 0; c < p_.classes; ++c) {
+        const float a = p_.slope(image, Problem::false_positive, c), extra = match_slope(image, c);
+        accumulate(softmax, c, a, extra, drift.values);
+      }
+      for (int i = 0; i < Width; ++i) {
+        const float l = softmax.log_probability[i];
+        const Power focus = power<Gamma>(softmax.miss[i], p_.gamma);
+        const float k = Gamma == 0 ? 1.0f : focus.value - focus.slope * exp(l) * l;
+        pixel.values[i] = pixel_slope * k * (index[i] == 0.0f ? p_.background : p_.foreground);
+        drift.values[i] = drift.values[i] * softmax.scale[i];
+      }
+      for (std::int64_t c = 0; c < p_.classes; ++c) {
+        const std::int64_t shift = image * p_.gradient_image + c * p_.gradient_plane.stride;
+        float* to = p_.layout.destination(Problem::gradient, begin, count, buffer, shift, Width);
+        write(softmax, c, p_.slope(image, Problem::false_positive, c), match_slope(image, c), drift.values,
+              pixel.values, valid.values, to);
+        if (to == buffer.values) p_.layout.store(Problem::gradient, begin, count, to, shift);
+      }
+    });
+  }
+
+  // How much more the true class's probability changes the result than that of another class would.
+  float match_slope(std::int64_t image, std::int64_t c) const {
+    return p_.slope(image, Problem::true_positive, c) - p_.slope(image, Problem::false_positive, c) -
+           p_.slope(image, Problem::false_negative, c);
+  }
+
+  static void accumulate(const Softmax<Width>& softmax, std::int64_t c, float a, float extra, float* __restrict drift) {
+    const float* __restrict e = softmax.exponentials(c);
+    const float own = static_cast<float>(c);
+    for (int i = 0; i < Width; ++i) drift[i] += e[i] * (softmax.is_true(i, own) ? a + extra : a);
+  }
+
+  static void write(const Softmax<Width>& softmax, std::int64_t c, float a, float extra, const float* __restrict drift,
+                    const float* __restrict pixel, const float* __restrict valid, float* __restrict to) {
+    const float* __restrict e = softmax.exponentials(c);
+    const float own = static_cast<float>(c);
+    for (int i = 0; i < Width; ++i) {
+      const bool is_own = softmax.is_true(i, own);
+      const float p = e[i] * softmax.scale[i];
+      const float counted = p * ((is_own ? a + extra : a) - drift[i]);
+      const float slope = counted + pixel[i] * (is_own ? -softmax.miss[i] : p);
+      to[i] = valid[i] != 0.0f ? slope : 0.0f;
+    }
+  }
+
+  Problem p_;
+  std::int64_t task_size_, tasks_;
+};
+
+// Channels that are a yes/no question each, with targets from 0 to 1.
+template <int Gamma>
+class Independent {
+ public:
+  explicit Independent(const Arguments& arguments) : p_(arguments, false) {
+    tasks_ = (p_.layout.elements() + task_size - 1) / task_size;
+  }
+
+  void run() const {
+    const std::int64_t planes = p_.images * p_.classes;
+    const Partials sums(planes * tasks_, Problem::counts + 1);
+    parallel(planes * tasks_, p_.threads, [&](std::int64_t task) { part(task / tasks_, task % tasks_, sums[task]); });
+    if (p_.differentiating()) return;
+    for (std::int64_t image = 0; image < p_.images; ++image) {
+      double loss = 0.0, valid = 0.0;
+      for (std::int64_t c = 0; c < p_.classes; ++c) {
+        const std::int64_t first = (image * p_.classes + c) * tasks_, end = first + tasks_;
+        for (int k = 0; k < Problem::counts; ++k) {
+          p_.count_results[(image * Problem::counts + k) * p_.classes + c] = sums.total(k, first, end);
+        }
+        loss += sums.total(Problem::counts, first, end);
+        valid += sums.total(Problem::valid, first, end);
+      }
+      p_.pixel_results[image * 2] = loss;
+      p_.pixel_results[image * 2 + 1] = valid;
+    }
+  }
+
+ private:
+  static constexpr std::int64_t task_size = 32 * block_size;
+
+  void part(std::int64_t plane, std::int64_t task, double* sums) const {
+    const std::int64_t image = plane / p_.classes, c = plane % p_.classes;
+    Block x_buffer, target_buffer, out;
+    Block terms[Problem::counts + 1];
+    Sum totals[Problem::counts + 1];
+    p_.for_blocks<block_size>(task, task_size, [&](std::int64_t begin, int count) {
+      const float* x = p_.layout.load(Problem::input, begin, count, x_buffer,
+                                      image * p_.input_image + c * p_.input_plane.stride);
+      const float* g = p_.layout.load(Problem::target, begin, count, target_buffer,
+                                      image * p_.target_image + c * p_.target_plane.stride);
+      if (!p_.differentiating()) {
+        evaluate(x, g, count, terms);
+        for (int k = 0; k <= Problem::counts; ++k) totals[k].add(terms[k].values);
+        return;
+      }
+      const std::int64_t shift = image * p_.gradient_image + c * p_.gradient_plane.stride;
+      float* to = p_.layout.destination(Problem::gradient, begin, count, out, shift);
+      differentiate(x, g, image, c, to);
+      if (to == out.values) p_.layout.store(Problem::gradient, begin, count, to, shift);
+    });
+    if (p_.differentiating()) return;
+    for (int k = 0; k <= Problem::counts; ++k) sums[k] = totals[k].total();
+  }
+
+  void evaluate(const float* __restrict x, const float* __restrict targets, int count, Block* __restrict terms) const {
+    const float with_pixels = p_.pixel == Pixel::none ? 0.0f : 1.0f;
+    for (int i = 0; i < block_size; ++i) {
+      const bool valid = (targets[i] != p_.ignored) & (i < count);
+      const float g = valid ? targets[i] : 0.0f;
+      const Logistic s = logistic(valid ? x[i] : 0.0f);
+      const float least = s.sigmoid < g ? s.sigmoid : g;
+      const float match = p_.minimum ? least : s.sigmoid * g;
+      const float alarm = p_.minimum ? s.sigmoid - least : s.sigmoid * (1.0f - g);
+      const float miss = p_.minimum ? g - least : g * s.complement;
+      const float hit_loss = power<Gamma>(s.complement, p_.gamma).value * s.softminus;
+      const float miss_loss = power<Gamma>(s.sigmoid, p_.gamma).value * s.softplus;
+      const float loss = p_.foreground * g * hit_loss + p_.background * (1.0f - g) * miss_loss;
+      terms[Problem::true_positive].values[i] = valid ? match : 0.0f;
+      terms[Problem::false_positive].values[i] = valid ? alarm : 0.0f;
+      terms[Problem::false_negative].values[i] = valid ? miss : 0.0f;
+      terms[Problem::actual].values[i] = g;
+      terms[Problem::valid].values[i] = valid ? 1.0f : 0.0f;
+      terms[Problem::counts].values[i] = valid ? with_pixels * loss : 0.0f;
+    }
+  }
+
+  void differentiate(const float* __restrict x, const float* __restrict targets, std::int64_t image, std::int64_t c,
+                     float* __restrict to) const {
+    const float a = p_.slope(image, Problem::false_positive, c), b = p_.slope(image, Problem::false_negative, c);
+    const float extra = p_.slope(image, Problem::true_positive, c) - a - b;
+    const float pixel = p_.pixel == Pixel::none ? 0.0f : p_.pixel_slope(image);
+    for (int i = 0; i < block_size; ++i) {
+      const bool valid = targets[i] != p_.ignored;
+      const float g = valid ? targets[i] : 0.0f;
+      const Logistic s = logistic(valid ? x[i] : 0.0f);
+      // The derivative of the minimum is shared where both are equal.
+      const float least = s.sigmoid < g ? 1.0f : (s.sigmoid > g ? 0.0f : 0.5f);
+      const float match = p_.minimum ? least : g;
+      const Power hit = power<Gamma>(s.complement, p_.gamma), miss = power<Gamma>(s.sigmoid, p_.gamma);
+      const float steep = s.sigmoid * s.complement;
+      const float hit_slope = -(hit.slope * steep * s.softminus + hit.value * s.complement);
+      const float miss_slope = miss.slope * steep * s.softplus + miss.value * s.sigmoid;
+      const float slope = p_.foreground * g * hit_slope + p_.background * (1.0f - g) * miss_slope;
+      const float both = (a + match * extra) * steep + pixel * slope;
+      to[i] = valid ? both : 0.0f;
+    }
+  }
+
+  Problem p_;
+  std::int64_t tasks_;
+};
+
+void exclusive(const Arguments& arguments) {
+  with_exponent<0, 2>(arguments.number(3), [&](auto gamma) {
+    if (arguments.tensor(0).size[1] <= 64) {
+      Exclusive<gamma.value, wide>(arguments).run();
+    } else {
+      Exclusive<gamma.value, narrow>(arguments).run();
+    }
+  });
+}
+
+void independent(const Arguments& arguments) {
+  with_exponent<0, 2>(arguments.number(3), [&](auto gamma) { Independent<gamma.value>(arguments).run(); });
+}
+
+}  // namespace
+
+void add_overlap(Table& table) {
+  table.add("overlap_exclusive", exclusive);
+  table.add("overlap_independent", independent);
+}
+
+}  // namespace lossatlas::LOSSATLAS_ISA

@@ -1,0 +1,132 @@
+"""What overlap losses count, and the pixel-wise loss that is added to them, in one pass each way."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossatlas.kernels.native import define, run
+
+Statistics = tuple[Tensor, Tensor]
+"""Counts ``(N, 5, C)`` (true positives, false positives, false negatives, Σ g, pixels that are not ignored), and
+``(N, 2)``, the sum of the pixel-wise loss and how many elements it has; float32."""
+
+_PIXEL = {"none": 0, "cross_entropy": 1, "focal": 2}
+
+
+class PixelLoss(NamedTuple):
+    """The pixel-wise loss."""
+
+    kind: str
+    """``"none"``, ``"cross_entropy"`` or ``"focal"``."""
+    gamma: float = 0.0
+    background: float = 1.0
+    """Factor of the first class, or of the answer no."""
+    foreground: float = 1.0
+
+
+_twins: list[Callable[..., Statistics]] = []
+
+
+def register(twin: Callable[..., Statistics]) -> None:
+    """Name the PyTorch code that the kernel stands for; gradients of gradients go through it.
+
+    Args:
+        twin: takes the arguments of the operator.
+    """
+    _twins[:] = [twin]
+
+
+def overlap_statistics(
+    input: Tensor, target: Tensor, exclusive: bool, ignored: int | None, minimum: bool, pixel: PixelLoss
+) -> Statistics:
+    """Return what an overlap loss and a pixel-wise loss sum over each image.
+
+    Args:
+        input: ``(N, C, *spatial)`` logits, which `lossatlas.kernels.usable` has accepted.
+        target: ``(N, *spatial)`` class indices, or for independent channels ``(N, C, *spatial)`` from 0 to 1.
+        exclusive: whether the channels exclude each other.
+        ignored: target value of what is left out.
+        minimum: whether the agreement of p and g is their minimum, not their product.
+        pixel: the pixel-wise loss.
+
+    Returns:
+        Counts and sums.
+
+    Raises:
+        ValueError: an index that is no class.
+    """
+    result: Statistics = torch.ops.lossatlas.overlap_statistics(input, target, exclusive, ignored, minimum, *pixel)
+    return result
+
+
+def _run(
+    input: Tensor,
+    target: Tensor,
+    rest: tuple[Any, ...],
+    results: tuple[Tensor | None, Tensor | None],
+    upstream: tuple[Tensor | None, Tensor | None],
+    gradient: Tensor | None,
+) -> None:
+    exclusive, ignored, minimum, kind, gamma, background, foreground = rest
+    numbers = (math.nan if ignored is None else ignored, minimum, _PIXEL[kind], gamma, background, foreground)
+    kernel = "overlap_exclusive" if exclusive else "overlap_independent"
+    run(kernel, (input, target, *results, *upstream, gradient), numbers)
+
+
+def _statistics(input: Tensor, target: Tensor, *rest: Any) -> Statistics:
+    counts = input.new_empty((input.shape[0], 5, input.shape[1]), dtype=torch.float64)
+    pixels = input.new_empty((input.shape[0], 2), dtype=torch.float64)
+    _run(input, target, rest, (counts, pixels), (None, None), None)
+    return counts.float(), pixels.float()
+
+
+def _gradient(upstream: Tensor, upstream_pixels: Tensor, input: Tensor, target: Tensor, *rest: Any) -> Tensor:
+    gradient = torch.empty_like(input)
+    slopes = upstream.contiguous(), upstream_pixels.contiguous()
+    _run(input, target, rest, (None, None), slopes, gradient)
+    return gradient
+
+
+class _Statistics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, target: Tensor, *rest: Any) -> Statistics:
+        ctx.save_for_backward(input, target)
+        ctx.rest = rest
+        with torch._C._AutoDispatchBelowAutograd():
+            result: Statistics = torch.ops.lossatlas.overlap_statistics(input, target, *rest)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, upstream_pixels: Tensor) -> tuple[Tensor | None, ...]:
+        input, target = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            with torch.enable_grad():
+                x = input.view_as(input)
+                outputs = [output for output in _twins[0](x, target, *ctx.rest) if output.requires_grad]
+                upstreams = [upstream, upstream_pixels][: len(outputs)]
+                (gradient,) = torch.autograd.grad(outputs, x, upstreams, create_graph=True)
+        else:
+            gradient = torch.ops.lossatlas.overlap_statistics_backward(
+                upstream, upstream_pixels, input, target, *ctx.rest
+            )
+        return gradient, None, *(None for _ in ctx.rest)
+
+
+def _autograd(input: Tensor, target: Tensor, *rest: Any) -> Statistics:
+    if torch.is_grad_enabled() and input.requires_grad:
+        result: Statistics = _Statistics.apply(input, target, *rest)
+    else:
+        with torch._C._AutoDispatchBelowAutograd():
+            result = torch.ops.lossatlas.overlap_statistics(input, target, *rest)
+    return result
+
+
+_ARGUMENTS = (
+    "Tensor input, Tensor target, bool exclusive, int? ignored, bool minimum, str pixel, float gamma, "
+    "float background, float foreground"
+)
+define(f"overlap_statistics({_ARGUMENTS}) -> (Tensor, Tensor)", _statistics, _autograd)
+define(f"overlap_statistics_backward(Tensor upstream, Tensor upstream_pixels, {_ARGUMENTS}) -> Tensor", _gradient)

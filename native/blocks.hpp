@@ -4,9 +4,8 @@
 // either read where it lies or brought into an array that stays in the first-level cache.
 #pragma once
 
-#include <cstdlib>
-
 #include "kernels.hpp"
+#include "memory.hpp"
 
 namespace lossatlas::LOSSATLAS_ISA {
 
@@ -176,34 +175,13 @@ class Sum {
   double sums_[lanes] = {};
 };
 
-// An array that is freed at the end of its scope. (The containers of the standard library are not used here, since their
-// code would be shared between instruction sets.)
-template <class T>
-class Array {
- public:
-  explicit Array(std::int64_t size) : values_(static_cast<T*>(std::malloc(static_cast<std::size_t>(size) * sizeof(T)))) {
-    if (values_ == nullptr) throw Error{"out of memory"};
-  }
-  ~Array() { std::free(values_); }
-  Array(const Array&) = delete;
-  Array& operator=(const Array&) = delete;
-
-  T* data() const { return values_; }
-  T& operator[](std::int64_t index) const { return values_[index]; }
-
- private:
-  T* values_;
-};
-
 // Numbers for each task, added up in the order of the tasks.
 class Partials {
  public:
   explicit Partials(std::int64_t tasks, std::int64_t numbers = 1)
-      : tasks_(tasks), numbers_(numbers), values_(tasks * numbers) {
-    for (std::int64_t i = 0; i < tasks * numbers; ++i) values_[i] = 0.0;
-  }
+      : tasks_(tasks), numbers_(numbers), values_(tasks * numbers, 0.0) {}
 
-  double* operator[](std::int64_t task) const { return values_.data() + task * numbers_; }
+  double* operator[](std::int64_t task) const { return values_.begin() + task * numbers_; }
 
   double total(std::int64_t number = 0) const { return total(number, 0, tasks_); }
 

@@ -34,7 +34,7 @@ inline constexpr int wide = 512, narrow = 64;
 template <int Width>
 class Softmax {
  public:
-  explicit Softmax(std::int64_t classes) : classes_(classes), exponentials_(classes * Width) {}
+  explicit Softmax(std::int64_t classes) : classes_(classes), exponentials_(classes * Width, 0.0f) {}
 
   // `truth` is the index of the true class, `valid` 0 for pixels whose logits count as 0. `plane(c)` returns the logits
   // of class c.
@@ -47,7 +47,7 @@ class Softmax {
       logit_[i] = sum_[i] = others_[i] = 0.0f;
     }
     for (std::int64_t c = 0; c < classes_; ++c) raise(plane(c));
-    for (std::int64_t c = 0; c < classes_; ++c) add(plane(c), static_cast<float>(c), exponentials_.data() + c * Width);
+    for (std::int64_t c = 0; c < classes_; ++c) add(plane(c), static_cast<float>(c), exponentials_.begin() + c * Width);
     for (int i = 0; i < Width; ++i) {
       scale[i] = 1.0f / sum_[i];
       miss[i] = others_[i] * scale[i];
@@ -59,12 +59,9 @@ class Softmax {
   }
 
   // The probabilities of class c are exponentials(c)[i] * scale[i].
-  const float* exponentials(std::int64_t c) const { return exponentials_.data() + c * Width; }
+  const float* exponentials(std::int64_t c) const { return exponentials_.begin() + c * Width; }
   bool is_true(int i, float c) const { return truth_[i] == c; }
-  const float* truth() const { return truth_; }
   const float* maximum() const { return maximum_; }
-  const float* valid() const { return valid_; }
-  std::int64_t classes() const { return classes_; }
 
   alignas(64) float scale[Width];
   alignas(64) float log_sum[Width];          // of the exponentials

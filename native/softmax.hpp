@@ -97,4 +97,26 @@ class Softmax {
   alignas(64) float others_[Width];  // of the exponentials of the other classes
 };
 
+// The focal loss of a block of pixels, and its derivative in minus the log-probability of the true class. With gamma 0 it
+// is cross entropy.
+using Focal = void (*)(const float* miss, const float* log_probability, float gamma, int width, float* value,
+                       float* slope);
+
+template <int Gamma>
+inline void focal(const float* __restrict miss, const float* __restrict log_probability, float gamma, int width,
+                  float* __restrict value, float* __restrict slope) {
+  for (int i = 0; i < width; ++i) {
+    const float l = log_probability[i];
+    const Power focus = power<Gamma>(miss[i], gamma);
+    value[i] = -focus.value * l;
+    slope[i] = Gamma == 0 ? 1.0f : focus.value - focus.slope * exp(l) * l;
+  }
+}
+
+inline Focal focal_for(double gamma) {
+  Focal found = nullptr;
+  with_exponent<0, 2>(gamma, [&](auto exponent) { found = focal<exponent.value>; });
+  return found;
+}
+
 }  // namespace lossatlas::LOSSATLAS_ISA

@@ -81,10 +81,10 @@ struct Problem {
 };
 
 // Classes that exclude each other, and the index of the true one.
-template <int Gamma, int Width>
+template <int Width>
 class Exclusive {
  public:
-  explicit Exclusive(const Arguments& arguments) : p_(arguments, true) {
+  explicit Exclusive(const Arguments& arguments) : p_(arguments, true), focal_(focal_for(arguments.number(3))) {
     const std::int64_t blocks = 131072 / (p_.classes * Width);
     task_size_ = Width * (blocks < 1 ? 1 : blocks);
     tasks_ = (p_.layout.elements() + task_size_ - 1) / task_size_;
@@ -127,7 +127,8 @@ class Exclusive {
 
   void count(std::int64_t image, std::int64_t task, double* sums) const {
     Softmax<Width> softmax(p_.classes);
-    Block buffer, index_buffer, valid, values;
+    Block buffer, index_buffer, valid, values, slopes;
+    const double with_pixels = p_.pixel == Pixel::none ? 0.0 : 1.0;
     double* const pixel = sums + Problem::counts * p_.classes;
     const auto at = [&](Problem::Count kind, std::int64_t c) -> double& { return sums[kind * p_.classes + c]; };
     p_.for_blocks<Width>(task, task_size_, [&](std::int64_t begin, int count) {
@@ -136,7 +137,7 @@ class Exclusive {
         false_alarms(softmax, valid.values, c, values.values);
         at(Problem::false_positive, c) += total(values.values);
       }
-      pixel_costs(softmax, values.values);
+      focal_(softmax.miss, softmax.log_probability, p_.gamma, Width, values.values, slopes.values);
       double found = 0.0;
       for (int i = 0; i < count; ++i) {
         if (valid.values[i] == 0.0f) continue;
@@ -148,7 +149,7 @@ class Exclusive {
         at(Problem::true_positive, c) += static_cast<double>(softmax.exponentials(c)[i] * softmax.scale[i]);
         at(Problem::false_negative, c) += static_cast<double>(softmax.miss[i]);
         at(Problem::actual, c) += 1.0;
-        pixel[0] += static_cast<double>(values.values[i] * (c == 0 ? p_.background : p_.foreground));
+        pixel[0] += with_pixels * static_cast<double>(values.values[i] * (c == 0 ? p_.background : p_.foreground));
         found += 1.0;
       }
       pixel[1] += found;
@@ -171,32 +172,20 @@ class Exclusive {
     }
   }
 
-  void pixel_costs(const Softmax<Width>& softmax, float* __restrict to) const {
-    if (p_.pixel == Pixel::none) {
-      for (int i = 0; i < Width; ++i) to[i] = 0.0f;
-    } else {
-      for (int i = 0; i < Width; ++i) {
-        to[i] = -power<Gamma>(softmax.miss[i], p_.gamma).value * softmax.log_probability[i];
-      }
-    }
-  }
-
   void differentiate(std::int64_t image, std::int64_t task) const {
     Softmax<Width> softmax(p_.classes);
-    Block buffer, index_buffer, valid, drift, pixel;
+    Block buffer, index_buffer, valid, drift, pixel, values;
     const float pixel_slope = p_.pixel == Pixel::none ? 0.0f : p_.pixel_slope(image);
     p_.for_blocks<Width>(task, task_size_, [&](std::int64_t begin, int count) {
       const float* index = load(softmax, image, begin, count, buffer, index_buffer, valid);
-      for (int i = 0; i < Width; ++i) drift.values[i] = pixel.values[i] = 0.0f;
+      for (int i = 0; i < Width; ++i) drift.values[i] = 0.0f;
       for (std::int64_t c = 0; c < p_.classes; ++c) {
         const float a = p_.slope(image, Problem::false_positive, c), extra = match_slope(image, c);
         accumulate(softmax, c, a, extra, drift.values);
       }
+      focal_(softmax.miss, softmax.log_probability, p_.gamma, Width, values.values, pixel.values);
       for (int i = 0; i < Width; ++i) {
-        const float l = softmax.log_probability[i];
-        const Power focus = power<Gamma>(softmax.miss[i], p_.gamma);
-        const float k = Gamma == 0 ? 1.0f : focus.value - focus.slope * exp(l) * l;
-        pixel.values[i] = pixel_slope * k * (index[i] == 0.0f ? p_.background : p_.foreground);
+        pixel.values[i] *= pixel_slope * (index[i] == 0.0f ? p_.background : p_.foreground);
         drift.values[i] = drift.values[i] * softmax.scale[i];
       }
       for (std::int64_t c = 0; c < p_.classes; ++c) {
@@ -235,6 +224,7 @@ class Exclusive {
   }
 
   Problem p_;
+  Focal focal_;
   std::int64_t task_size_, tasks_;
 };
 
@@ -342,13 +332,11 @@ class Independent {
 };
 
 void exclusive(const Arguments& arguments) {
-  with_exponent<0, 2>(arguments.number(3), [&](auto gamma) {
-    if (arguments.tensor(0).size[1] <= 64) {
-      Exclusive<gamma.value, wide>(arguments).run();
-    } else {
-      Exclusive<gamma.value, narrow>(arguments).run();
-    }
-  });
+  if (arguments.tensor(0).size[1] <= 64) {
+    Exclusive<wide>(arguments).run();
+  } else {
+    Exclusive<narrow>(arguments).run();
+  }
 }
 
 void independent(const Arguments& arguments) {

@@ -15,7 +15,7 @@ enum class Reduction { none, sum, mean };
 //            (upstream and value one number each unless the reduction is "none"); gradient, like the input, or nothing;
 //            normalizer, one number, or nothing; class weights (C,)
 //   numbers  the reduction, the ignored index, the class axis, gamma, label smoothing (for gamma 0)
-template <int Gamma, int Width>
+template <int Width>
 class ClassCosts {
  public:
   explicit ClassCosts(const Arguments& arguments)
@@ -23,6 +23,7 @@ class ClassCosts {
         reduction_(static_cast<Reduction>(static_cast<int>(arguments.number(0)))),
         ignored_(static_cast<float>(arguments.number(1))),
         gamma_(static_cast<float>(arguments.number(3))),
+        focal_(focal_for(arguments.number(3))),
         smoothing_(static_cast<float>(arguments.number(4))),
         input_(arguments.tensor(0), static_cast<int>(arguments.number(2))),
         gradient_(arguments.tensor(5), static_cast<int>(arguments.number(2))),
@@ -103,7 +104,7 @@ class ClassCosts {
       softmax.compute(index, valid.values, [&](std::int64_t c) {
         return layout_.load(input, begin, count, buffer, c * input_.stride, Width);
       });
-      costs(softmax, value.values, slope.values);
+      focal_(softmax.miss, softmax.log_probability, gamma_, Width, value.values, slope.values);
       for (int i = 0; i < Width; ++i) {
         const float w = valid.values[i] != 0.0f ? class_weight_[static_cast<std::int32_t>(index[i])] : 0.0f;
         value.values[i] *= w;
@@ -135,16 +136,6 @@ class ClassCosts {
       }
     });
     return sum.total();
-  }
-
-  // The cost of the true class, and its derivative in minus its log-probability.
-  void costs(const Softmax<Width>& softmax, float* __restrict value, float* __restrict slope) const {
-    for (int i = 0; i < Width; ++i) {
-      const float l = softmax.log_probability[i];
-      const Power focus = power<Gamma>(softmax.miss[i], gamma_);
-      value[i] = -focus.value * l;
-      slope[i] = Gamma == 0 ? 1.0f : focus.value - focus.slope * exp(l) * l;
-    }
   }
 
   // Add the mean cost of all classes, with the label smoothing as its share.
@@ -179,7 +170,9 @@ class ClassCosts {
 
   const Arguments& arguments_;
   Reduction reduction_;
-  float ignored_, gamma_, smoothing_;
+  float ignored_, gamma_;
+  Focal focal_;
+  float smoothing_;
   Planes input_, gradient_;
   const float* class_weight_;
   float mean_weight_ = 0.0f;
@@ -188,14 +181,11 @@ class ClassCosts {
 };
 
 void class_costs(const Arguments& arguments) {
-  const double classes = static_cast<double>(Planes(arguments.tensor(0), static_cast<int>(arguments.number(2))).classes);
-  with_exponent<0, 2>(arguments.number(3), [&](auto gamma) {
-    if (classes <= 64) {
-      ClassCosts<gamma.value, wide>(arguments).run();
-    } else {
-      ClassCosts<gamma.value, narrow>(arguments).run();
-    }
-  });
+  if (Planes(arguments.tensor(0), static_cast<int>(arguments.number(2))).classes <= 64) {
+    ClassCosts<wide>(arguments).run();
+  } else {
+    ClassCosts<narrow>(arguments).run();
+  }
 }
 
 }  // namespace

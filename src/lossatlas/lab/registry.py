@@ -79,7 +79,7 @@ from lossatlas.targets import KeypointHeatmaps
 HEATMAP_SIGMA = 4.0
 """Standard deviation of the Gaussians of heatmaps at half of the resolution, in cells: a 24th of a map of 96 x 96. Wide
 ones are learned in fewer steps."""
-COARSE_SIGMA = 2.0
+COARSE_SIGMA = 1.5
 """The same at a quarter of the resolution."""
 TAG_WEIGHTS = (1.0, 0.02, 0.02)
 """Of heatmaps, pull and push: more for the tags than the published 0.001, to learn both within minutes."""

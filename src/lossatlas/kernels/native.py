@@ -1,6 +1,7 @@
 """The compiled module: whether it is there, when it is used, and how a kernel is called."""
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -38,11 +39,13 @@ def _load() -> tuple[ModuleType | None, str]:
     if os.environ.get("LOSSATLAS_KERNELS") == "0":
         return None, "switched off by LOSSATLAS_KERNELS=0"
     try:
-        from lossatlas.kernels import _native
+        native = importlib.import_module("lossatlas.kernels._native")
+    except ModuleNotFoundError:
+        return None, "not built for this Python: there was no C++20 compiler when lossatlas was installed"
     except ImportError as error:
-        return None, f"not built for this Python ({error})"
-    _native.set_dtypes(DTYPES)
-    return _native, ""
+        return None, f"built for another system ({error})"
+    native.set_dtypes(DTYPES)
+    return native, ""
 
 
 module, _reason = _load()

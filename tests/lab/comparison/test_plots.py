@@ -118,7 +118,7 @@ def test_formats(tmp_path: Path, name: str, signature: bytes) -> None:
 
 def test_options_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"joint_ohkm\(topk=99\) cannot be drawn: .*topk"):
-        plot_loss(parse_loss("joint_ohkm(topk=99)"), tmp_path / "joint_ohkm.png")
+        plot_loss(LossSpec(CATALOG["joint_ohkm_loss"], {"topk": 99}), tmp_path / "joint_ohkm.png")
 
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:

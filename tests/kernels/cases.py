@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lossatlas import losses
+from tests.kernels import box_cases
 from tests.kernels.case import Case, Pair
 
 
@@ -203,6 +204,7 @@ CASES = (
         options=({}, {"gamma": 0.5, "alpha": 0.25}),
         **IMAGES,
     ),
+    *box_cases.CASES,
 )
 
 

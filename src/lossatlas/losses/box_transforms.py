@@ -7,14 +7,15 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from lossatlas.checks import check_choice, check_number
+from lossatlas.boxes.geometry import overlap
+from lossatlas.checks import check_box_pair, check_choice, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_power
+from lossatlas.losses.box_pairs import fused_boxes, reduced_boxes
 from lossatlas.losses.box_variants import shape_iou_loss, siou_loss
 from lossatlas.losses.boxes import (
     aspect_penalty,
     aspect_weight,
-    box_pair,
     ciou_loss,
     diou_loss,
     distance_penalty,
@@ -93,7 +94,22 @@ def alpha_iou_loss(
     """
     check_number("alpha", alpha, above=0)
     check_choice("base", base, get_args(PowerBase))
-    pair = box_pair(input, target)
+    return reduced_boxes(
+        _alpha_iou_costs,
+        input,
+        target,
+        alpha,
+        get_args(PowerBase).index(base),
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
+    )
+
+
+@fused_boxes("alpha_iou")
+def _alpha_iou_costs(input: Tensor, target: Tensor, alpha: float, base_number: float) -> Tensor:
+    base = get_args(PowerBase)[int(base_number)]  # kernels take numbers
+    pair = overlap(input, target)
     loss = 1 - safe_power(pair.iou, alpha)
     if base == "giou":
         loss = loss + safe_power(enclosing_gap(pair), alpha)
@@ -102,7 +118,7 @@ def alpha_iou_loss(
     if base == "ciou":
         v = aspect_penalty(pair)
         loss = loss + safe_power(aspect_weight(pair, v) * v, alpha)
-    return reduce(loss, weight, reduction, normalizer)
+    return loss
 
 
 def inner_iou_loss(
@@ -155,10 +171,15 @@ def inner_iou_loss(
         arXiv 2311.02877.
     """
     check_number("ratio", ratio, above=0)
-    iou = box_pair(input, target).iou
-    inner = box_pair(*(_scale(boxes, ratio) for boxes in upcast(input, target))).iou
-    loss = _base_loss(base)(input, target, reduction="none") + iou - inner
-    return reduce(loss, weight, reduction, normalizer)
+    check_box_pair(input, target)
+    input, target = upcast(input, target)  # before the sum of two losses, each of which would round its gradient
+    gap = reduced_boxes(_inner_gap, input, target, ratio, reduction="none")
+    return reduce(_base_loss(base)(input, target, reduction="none") + gap, weight, reduction, normalizer)
+
+
+@fused_boxes("inner_gap")
+def _inner_gap(input: Tensor, target: Tensor, ratio: float) -> Tensor:
+    return overlap(input, target).iou - overlap(_scale(input, ratio), _scale(target, ratio)).iou
 
 
 def focaler_iou_loss(
@@ -209,10 +230,16 @@ def focaler_iou_loss(
     """
     check_number("upper", upper, at_most=1)
     check_number("lower", lower, at_least=0, below=upper)
-    iou = box_pair(input, target).iou
-    focused = ((iou - lower) / (upper - lower)).clamp(min=0, max=1)
-    loss = _base_loss(base)(input, target, reduction="none") + iou - focused
-    return reduce(loss, weight, reduction, normalizer)
+    check_box_pair(input, target)
+    input, target = upcast(input, target)
+    gap = reduced_boxes(_focaler_gap, input, target, lower, upper, reduction="none")
+    return reduce(_base_loss(base)(input, target, reduction="none") + gap, weight, reduction, normalizer)
+
+
+@fused_boxes("focaler_gap")
+def _focaler_gap(input: Tensor, target: Tensor, lower: float, upper: float) -> Tensor:
+    iou = overlap(input, target).iou
+    return iou - ((iou - lower) / (upper - lower)).clamp(min=0, max=1)
 
 
 def _base_loss(base: BoxLoss) -> Callable[..., Tensor]:

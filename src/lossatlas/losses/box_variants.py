@@ -8,13 +8,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lossatlas.boxes.geometry import Overlap, safe_divide
+from lossatlas.boxes.geometry import Overlap, overlap, safe_divide
 from lossatlas.checks import check_choice, check_number
-from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_power, safe_sqrt
-from lossatlas.losses.boxes import box_pair
+from lossatlas.losses.box_pairs import fused_boxes, reduced_boxes
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import reduce
 from lossatlas.losses.regression import smooth_l1_loss
 from lossatlas.typing import Boxes, Loss, Normalizer, Reduction
 
@@ -65,13 +63,18 @@ def siou_loss(
         Z. Gevorgyan, "SIoU Loss: More Powerful Learning for Bounding Box Regression", 2022, arXiv 2205.12740.
     """
     check_number("theta", theta, above=0)
-    pair = box_pair(input, target)
+    return reduced_boxes(_siou_costs, input, target, theta, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+@fused_boxes("siou")
+def _siou_costs(input: Tensor, target: Tensor, theta: float) -> Tensor:
+    pair = overlap(input, target)
     angle = safe_divide(2 * (pair.center_dx * pair.center_dy).abs(), pair.center_distance2)
     gamma = 2 - angle
     distance = -torch.expm1(-gamma * safe_divide(pair.center_dx**2, pair.enclosing_width**2))
     distance = distance - torch.expm1(-gamma * safe_divide(pair.center_dy**2, pair.enclosing_height**2))
     shape = _side_cost(*side_differences(pair), theta)
-    return reduce(1 - pair.iou + (distance + shape) / 2, weight, reduction, normalizer)
+    return 1 - pair.iou + (distance + shape) / 2
 
 
 def shape_iou_loss(
@@ -118,7 +121,14 @@ def shape_iou_loss(
         arXiv 2312.17663.
     """
     check_number("scale", scale, at_least=0)
-    pair = box_pair(input, target)
+    return reduced_boxes(
+        _shape_iou_costs, input, target, scale, weight=weight, reduction=reduction, normalizer=normalizer
+    )
+
+
+@fused_boxes("shape_iou")
+def _shape_iou_costs(input: Tensor, target: Tensor, scale: float) -> Tensor:
+    pair = overlap(input, target)
     smallest = torch.finfo(pair.iou.dtype).tiny
     log_width, log_height = pair.target_width.clamp(min=smallest).log(), pair.target_height.clamp(min=smallest).log()
     # ŵˢ / (ŵˢ + ĥˢ) as a sigmoid, which no power of a large side makes infinite.
@@ -126,7 +136,7 @@ def shape_iou_loss(
     distance = safe_divide(hh * pair.center_dx**2 + ww * pair.center_dy**2, pair.enclosing_diagonal2)
     width, height = side_differences(pair)
     shape = _side_cost(hh * width, ww * height, 4.0)
-    return reduce(1 - pair.iou + distance + shape / 2, weight, reduction, normalizer)
+    return 1 - pair.iou + distance + shape / 2
 
 
 def mpdiou_loss(
@@ -175,9 +185,15 @@ def mpdiou_loss(
     height, width = image_size
     check_number("image_size[0]", height, above=0)
     check_number("image_size[1]", width, above=0)
-    pair = box_pair(input, target)
-    corners = (_edge_gaps(input, target) ** 2).sum(-1)
-    return reduce(1 - pair.iou + corners / (height**2 + width**2), weight, reduction, normalizer)
+    return reduced_boxes(
+        _mpdiou_costs, input, target, height**2 + width**2, weight=weight, reduction=reduction, normalizer=normalizer
+    )
+
+
+@fused_boxes("mpdiou")
+def _mpdiou_costs(input: Tensor, target: Tensor, diagonal2: float) -> Tensor:
+    corners = ((input - target) ** 2).sum(-1)
+    return 1 - overlap(input, target).iou + corners / diagonal2
 
 
 def powerful_iou_loss(
@@ -227,14 +243,21 @@ def powerful_iou_loss(
     """
     check_choice("version", version, get_args(PowerfulVersion))
     check_number("lambd", lambd, above=0)
-    pair = box_pair(input, target)
-    left, top, right, bottom = _edge_gaps(input, target).abs().unbind(-1)
+    return reduced_boxes(
+        _powerful_iou_costs, input, target, version, lambd, weight=weight, reduction=reduction, normalizer=normalizer
+    )
+
+
+@fused_boxes("powerful_iou")
+def _powerful_iou_costs(input: Tensor, target: Tensor, version: PowerfulVersion, lambd: float) -> Tensor:
+    pair = overlap(input, target)
+    left, top, right, bottom = (input - target).abs().unbind(-1)
     penalty = (safe_divide(left + right, pair.target_width) + safe_divide(top + bottom, pair.target_height)) / 4
     loss = 1 - pair.iou - torch.expm1(-(penalty**2))
     if version == 2:
         quality = lambd * torch.exp(-penalty)
         loss = 3 * quality * torch.exp(-(quality**2)) * loss
-    return reduce(loss, weight, reduction, normalizer)
+    return loss
 
 
 def nwd_loss(
@@ -279,10 +302,15 @@ def nwd_loss(
         equations 7 to 9.
     """
     check_number("constant", constant, above=0)
-    pair = box_pair(input, target)
+    return reduced_boxes(_nwd_costs, input, target, constant, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+@fused_boxes("nwd")
+def _nwd_costs(input: Tensor, target: Tensor, constant: float) -> Tensor:
+    pair = overlap(input, target)
     sides = ((pair.width - pair.target_width) ** 2 + (pair.height - pair.target_height) ** 2) / 4
     distance = safe_sqrt(pair.center_distance2 + sides)
-    return reduce(-torch.expm1(-distance / constant), weight, reduction, normalizer)
+    return -torch.expm1(-distance / constant)
 
 
 def bounded_iou_loss(
@@ -329,7 +357,14 @@ def bounded_iou_loss(
         Tychsen-Smith and Petersson, "Improving Object Localization with Fitness NMS and Bounded IoU Loss", 2018,
         arXiv 1711.00164.
     """
-    pair = box_pair(input, target)
+    return reduced_boxes(
+        _bounded_iou_costs, input, target, beta, weight=weight, reduction=reduction, normalizer=normalizer
+    )
+
+
+@fused_boxes("bounded_iou")
+def _bounded_iou_costs(input: Tensor, target: Tensor, beta: float) -> Tensor:
+    pair = overlap(input, target)
     x, y = 2 * pair.center_dx.abs(), 2 * pair.center_dy.abs()
     terms = (
         safe_divide(2 * x, pair.target_width + x).clamp(max=1),
@@ -337,8 +372,7 @@ def bounded_iou_loss(
         *side_differences(pair),
     )
     bounds = torch.stack(terms, dim=-1)
-    loss = smooth_l1_loss(bounds, torch.zeros_like(bounds), beta=beta, reduction="none").sum(-1)
-    return reduce(loss, weight, reduction, normalizer)
+    return smooth_l1_loss(bounds, torch.zeros_like(bounds), beta=beta, reduction="none").sum(-1)
 
 
 def side_differences(pair: Overlap) -> tuple[Tensor, Tensor]:
@@ -351,11 +385,6 @@ def side_differences(pair: Overlap) -> tuple[Tensor, Tensor]:
 
 def _side_cost(width: Tensor, height: Tensor, theta: float) -> Tensor:
     return safe_power(-torch.expm1(-width), theta) + safe_power(-torch.expm1(-height), theta)
-
-
-def _edge_gaps(input: Tensor, target: Tensor) -> Tensor:
-    input, target = upcast(input, target)
-    return input - target
 
 
 SIoULoss = module_form("SIoULoss", siou_loss)

@@ -15,6 +15,7 @@ from lossatlas.boxes.geometry import Overlap, overlap, safe_divide
 from lossatlas.checks import check_box_pair, check_choice, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_power
+from lossatlas.losses.box_pairs import fused_boxes, reduced_boxes
 from lossatlas.losses.modules import module_form
 from lossatlas.losses.reduction import reduce
 from lossatlas.typing import Boxes, Loss, Normalizer, Reduction
@@ -22,13 +23,6 @@ from lossatlas.typing import Boxes, Loss, Normalizer, Reduction
 IoUMode = Literal["linear", "log", "square"]
 AspectGradient = Literal["exact", "unscaled"]
 AspectWeight = Literal["always", "gated"]
-
-
-def box_pair(input: Tensor, target: Tensor) -> Overlap:
-    """Check two sets of boxes and return how they overlap, in float32 at least."""
-    check_box_pair(input, target)
-    input, target = upcast(input, target)
-    return overlap(input, target)
 
 
 def iou_loss(
@@ -73,13 +67,26 @@ def iou_loss(
         (square, in its code).
     """
     check_choice("mode", mode, get_args(IoUMode))
-    iou = box_pair(input, target).iou
-    if mode == "log":
-        # Not `clamp`, whose gradient at the bound would pull on boxes that do not overlap.
-        loss = -torch.where(iou < 1e-6, 1e-6, iou).log()
-    else:
-        loss = 1 - (iou if mode == "linear" else iou**2)
-    return reduce(loss, weight, reduction, normalizer)
+    costs = {"linear": linear_iou_costs, "log": _log_iou_costs, "square": _square_iou_costs}[mode]
+    return reduced_boxes(costs, input, target, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+@fused_boxes("linear_iou")
+def linear_iou_costs(input: Tensor, target: Tensor) -> Tensor:
+    """Return the elements of `iou_loss` in mode ``"linear"``."""
+    return 1 - overlap(input, target).iou
+
+
+@fused_boxes("log_iou")
+def _log_iou_costs(input: Tensor, target: Tensor) -> Tensor:
+    iou = overlap(input, target).iou
+    # Not `clamp`, whose gradient at the bound would pull on boxes that do not overlap.
+    return -torch.where(iou < 1e-6, 1e-6, iou).log()
+
+
+@fused_boxes("square_iou")
+def _square_iou_costs(input: Tensor, target: Tensor) -> Tensor:
+    return 1 - overlap(input, target).iou ** 2
 
 
 def giou_loss(
@@ -120,8 +127,13 @@ def giou_loss(
     Reference:
         Rezatofighi et al., "Generalized Intersection over Union", 2019, arXiv 1902.09630, algorithm 1.
     """
-    pair = box_pair(input, target)
-    return reduce(1 - pair.iou + enclosing_gap(pair), weight, reduction, normalizer)
+    return reduced_boxes(_giou_costs, input, target, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+@fused_boxes("giou")
+def _giou_costs(input: Tensor, target: Tensor) -> Tensor:
+    pair = overlap(input, target)
+    return 1 - pair.iou + enclosing_gap(pair)
 
 
 def diou_loss(
@@ -162,8 +174,13 @@ def diou_loss(
     Reference:
         Zheng et al., "Distance-IoU Loss", 2020, arXiv 1911.08287, equation 7.
     """
-    pair = box_pair(input, target)
-    return reduce(1 - pair.iou + distance_penalty(pair), weight, reduction, normalizer)
+    return reduced_boxes(_diou_costs, input, target, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+@fused_boxes("diou")
+def _diou_costs(input: Tensor, target: Tensor) -> Tensor:
+    pair = overlap(input, target)
+    return 1 - pair.iou + distance_penalty(pair)
 
 
 def ciou_loss(
@@ -216,15 +233,28 @@ def ciou_loss(
     """
     check_choice("gradient", gradient, get_args(AspectGradient))
     check_choice("alpha", alpha, get_args(AspectWeight))
-    pair = box_pair(input, target)
+    least_iou = 0.5 if alpha == "gated" else -1.0
+    return reduced_boxes(
+        _ciou_costs,
+        input,
+        target,
+        gradient == "unscaled",
+        least_iou,
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
+    )
+
+
+@fused_boxes("ciou")
+def _ciou_costs(input: Tensor, target: Tensor, unscaled: bool, least_iou: float) -> Tensor:
+    pair = overlap(input, target)
     v = aspect_penalty(pair)
-    trade_off = aspect_weight(pair, v)
-    if alpha == "gated":
-        trade_off = torch.where(pair.iou > 0.5, trade_off, 0)
-    if gradient == "unscaled":
+    trade_off = torch.where(pair.iou > least_iou, aspect_weight(pair, v), 0)
+    if unscaled:
         scale = (pair.width**2 + pair.height**2).detach()
         v = v.detach() + scale * (v - v.detach())
-    return reduce(1 - pair.iou + distance_penalty(pair) + trade_off * v, weight, reduction, normalizer)
+    return 1 - pair.iou + distance_penalty(pair) + trade_off * v
 
 
 def eiou_loss(
@@ -265,7 +295,12 @@ def eiou_loss(
         Zhang et al., "Focal and Efficient IOU Loss for Accurate Bounding Box Regression", 2021, arXiv 2101.08158,
         section 4.
     """
-    return reduce(_efficient_iou(box_pair(input, target)), weight, reduction, normalizer)
+    return reduced_boxes(_eiou_costs, input, target, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+@fused_boxes("eiou")
+def _eiou_costs(input: Tensor, target: Tensor) -> Tensor:
+    return _efficient_iou(overlap(input, target))
 
 
 def focal_eiou_loss(
@@ -312,11 +347,21 @@ def focal_eiou_loss(
         section 4.
     """
     check_number("gamma", gamma, at_least=0)
-    pair = box_pair(input, target)
+    if not normalize_weights:
+        return reduced_boxes(
+            _focal_eiou_costs, input, target, gamma, weight=weight, reduction=reduction, normalizer=normalizer
+        )
+    check_box_pair(input, target)
+    pair = overlap(*upcast(input, target))
     focus = safe_power(pair.iou, gamma).detach()
-    if normalize_weights:
-        focus = safe_divide(focus * max(focus.numel(), 1), focus.sum().expand_as(focus))
+    focus = safe_divide(focus * max(focus.numel(), 1), focus.sum().expand_as(focus))
     return reduce(focus * _efficient_iou(pair), weight, reduction, normalizer)
+
+
+@fused_boxes("focal_eiou")
+def _focal_eiou_costs(input: Tensor, target: Tensor, gamma: float) -> Tensor:
+    pair = overlap(input, target)
+    return safe_power(pair.iou, gamma).detach() * _efficient_iou(pair)
 
 
 def enclosing_gap(pair: Overlap) -> Tensor:

@@ -6,11 +6,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lossatlas.boxes.geometry import Overlap, safe_divide
+from lossatlas.boxes.geometry import overlap, safe_divide
 from lossatlas.checks import check_choice, check_number
 from lossatlas.losses.arithmetic import safe_power
-from lossatlas.losses.boxes import box_pair
-from lossatlas.losses.reduction import reduce
+from lossatlas.losses.box_pairs import fused_boxes, reduced_boxes
+from lossatlas.losses.boxes import linear_iou_costs
+from lossatlas.losses.reduction import broadcastable
 from lossatlas.typing import Boxes, Loss, Normalizer, Reduction
 
 WiseVersion = Literal[1, 2, 3]
@@ -54,7 +55,7 @@ def wiou_loss(
     Reference:
         Tong et al., "Wise-IoU: Bounding Box Regression Loss with Dynamic Focusing Mechanism", 2023, arXiv 2301.10051.
     """
-    return reduce(_wise_iou(box_pair(input, target)), weight, reduction, normalizer)
+    return reduced_boxes(_wise_iou_costs, input, target, weight=weight, reduction=reduction, normalizer=normalizer)
 
 
 class WIoULoss(nn.Module):
@@ -132,12 +133,20 @@ class WIoULoss(nn.Module):
         normalizer: Normalizer | None = None,
     ) -> Loss:
         """Return the loss of `input` against `target`, arguments as in `wiou_loss`; in training mode, update m."""
-        pair = box_pair(input, target)
-        iou_loss = (1 - pair.iou).detach()
+        iou_loss = reduced_boxes(linear_iou_costs, input.detach(), target, reduction="none")
         if self.training:
             self._update(iou_loss)
-        loss = self._focus(iou_loss) * _wise_iou(pair)
-        return reduce(loss, weight, self.reduction if reduction is None else reduction, normalizer)
+        focus = self._focus(iou_loss)
+        if weight is not None:
+            focus = focus * broadcastable("weight", weight, focus)
+        return reduced_boxes(
+            _wise_iou_costs,
+            input,
+            target,
+            weight=focus,
+            reduction=self.reduction if reduction is None else reduction,
+            normalizer=normalizer,
+        )
 
     def _update(self, iou_loss: Tensor) -> None:
         if iou_loss.numel() == 0:
@@ -159,6 +168,8 @@ class WIoULoss(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
-def _wise_iou(pair: Overlap) -> Tensor:
+@fused_boxes("wiou")
+def _wise_iou_costs(input: Tensor, target: Tensor) -> Tensor:
+    pair = overlap(input, target)
     distance = safe_divide(pair.center_distance2, pair.enclosing_diagonal2.detach())
     return distance.exp() * (1 - pair.iou)

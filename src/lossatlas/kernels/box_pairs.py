@@ -1,0 +1,86 @@
+"""Losses that are one number for each predicted box and its object, weighed and reduced in the same pass."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from lossatlas.kernels.loss import REDUCTIONS, FusedLoss
+from lossatlas.kernels.native import run
+
+Twin: TypeAlias = Callable[..., Tensor]
+
+_twins: dict[str, Twin] = {}
+
+
+def register(kernel: str, twin: Twin) -> None:
+    """Name the PyTorch code that a kernel stands for; gradients of gradients go through it.
+
+    Args:
+        kernel: name of a kernel of boxes.
+        twin: ``twin(input, target, weight, parameters, reduction, normalizer)``.
+    """
+    _twins[kernel] = twin
+
+
+def box_pairs(
+    kernel: str,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    parameters: tuple[float, ...],
+    reduction: str,
+    normalizer: Tensor | None,
+) -> Tensor:
+    """Return a loss of boxes, reduced.
+
+    Args:
+        kernel: its name.
+        input: ``(*batch, 4)`` predicted boxes, which `lossatlas.kernels.usable` has accepted with the other tensors.
+        target: ``(*batch, 4)``.
+        weight: factors that broadcast to ``(*batch)``.
+        parameters: of the loss.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+        normalizer: 0-d tensor that ``"mean"`` divides by instead of the count.
+
+    Returns:
+        ``(*batch)`` for ``"none"``, a scalar otherwise; float32.
+    """
+    result: Tensor = torch.ops.lossatlas.box_pairs(input, target, weight, kernel, parameters, reduction, normalizer)
+    return result
+
+
+def _launch(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    kernel: str,
+    parameters: tuple[float, ...],
+    reduction: str,
+    normalizer: Tensor | None,
+    *,
+    upstream: Tensor | None,
+    value: Tensor | None,
+    gradient: Tensor | None,
+) -> None:
+    if weight is not None:
+        weight = weight.expand(input.shape[:-1])
+    run(
+        kernel,
+        (input, target, weight, upstream, value, gradient, normalizer),
+        (REDUCTIONS[reduction], *parameters),
+    )
+
+
+def _twin(input: Tensor, target: Tensor, weight: Tensor | None, kernel: str, *rest: object) -> Tensor:
+    return _twins[kernel](input, target, weight, *rest)
+
+
+FusedLoss(
+    name="box_pairs",
+    launch=_launch,
+    value_shape=lambda input, *_: input.shape[:-1],
+    reduction=4,
+    twin=_twin,
+).register("Tensor target, Tensor? weight, str kernel, float[] parameters, str reduction, Tensor? normalizer")

@@ -1,41 +1,19 @@
 """What is measured: one entry for each piece of work, with every library that does the same on the same inputs.
 
-A contender takes the inputs and returns a scalar; the harness goes forward and backward through it. Peers are imported
-when they are first called, and left out where they are not installed. A new case is an entry in `CASES`.
+A contender takes the inputs and returns a scalar; the harness goes forward and backward through it, unless the case
+has no gradient. Peers are imported when they are first called, and left out where they are not installed. A new case is
+an entry in `CASES`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from benchmarks import detection, poses
+from benchmarks.case import Case, Contender, Inputs
 from lossatlas import losses
-
-Inputs: TypeAlias = tuple[Tensor, ...]
-Contender: TypeAlias = Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One piece of work."""
-
-    name: str
-    sample: Callable[[torch.Generator, int], Inputs]
-    """``sample(generator, size)``: the input, whose gradient is computed, and the rest."""
-    sizes: tuple[int, ...]
-    """Of which the last is the one that the table shows."""
-    ours: Contender
-    peers: dict[str, Callable[[], Contender]] = field(default_factory=dict)
-    """By library: a function that imports it and returns the contender, with the closest settings it has."""
-    limit: float | None = None
-    """At most this many times the streaming limit."""
-    lead: float | None = None
-    """At least this many times as fast as the fastest peer."""
-    memory: float | None = None
-    """At most this many times the memory of the input, over the inputs."""
 
 
 def logits(generator: torch.Generator, size: int) -> Inputs:
@@ -216,4 +194,6 @@ CASES = (
         lead=20,
         memory=1.2,
     ),
+    *detection.CASES,
+    *poses.CASES,
 )

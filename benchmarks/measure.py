@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cases import Case, Contender, Inputs
+from benchmarks.case import Case, Contender, Inputs
 from lossatlas import kernels
 
 
 def contenders(case: Case) -> dict[str, Contender]:
     """Return ours, the PyTorch form of ours, and the peers that are installed."""
 
-    def twin(*inputs: Tensor) -> Tensor:
+    def twin(*inputs: Tensor) -> Any:
         with kernels.disabled():
             return case.ours(*inputs)
 
@@ -32,15 +32,18 @@ def contenders(case: Case) -> dict[str, Contender]:
 def draw(case: Case, size: int) -> Inputs:
     """Draw the inputs; the gradient of the first is computed."""
     input, *rest = case.sample(torch.Generator().manual_seed(0), size)
-    return input.requires_grad_(), *rest
+    return input.requires_grad_(case.backward), *rest
 
 
-def both_ways(contender: Contender, inputs: Inputs) -> Callable[[], None]:
-    """Return what goes forward and backward once."""
+def once(case: Case, contender: Contender, inputs: Inputs) -> Callable[[], None]:
+    """Return what runs a contender once, forward and, if the case has gradients, backward."""
 
     def run() -> None:
-        inputs[0].grad = None
-        contender(*inputs).backward()
+        for value in inputs:
+            value.grad = None
+        result = contender(*inputs)
+        if case.backward:
+            result.backward()
 
     return run
 
@@ -56,7 +59,7 @@ def stream(inputs: Inputs) -> Callable[[], None]:
         if same_size:
             torch.add(values[0], same_size[0], out=result)
         else:
-            torch.mul(values[0], 2.0, out=result)
+            torch.mul(values[0], 2, out=result)
         for value in (*same_size[1:], *others):
             value.max()
 
@@ -72,7 +75,7 @@ def times(case: Case, size: int, seconds: float) -> dict[str, dict[str, float]]:
     """
     inputs = draw(case, size)
     turns = {"streaming": stream(inputs)}
-    turns |= {name: both_ways(contender, inputs) for name, contender in contenders(case).items()}
+    turns |= {name: once(case, contender, inputs) for name, contender in contenders(case).items()}
     found: dict[str, list[float]] = {name: [] for name in turns}
     for run in turns.values():
         run()
@@ -92,9 +95,9 @@ def times(case: Case, size: int, seconds: float) -> dict[str, dict[str, float]]:
 def memory(case: Case, size: int, contender: str) -> float:
     """Return the peak over the inputs, in units of the input; in a fresh process, since peaks never go down."""
     inputs = draw(case, size)
-    run = both_ways(contenders(case)[contender], inputs)
+    run = once(case, contenders(case)[contender], inputs)
     warm = draw(case, case.sizes[0])
-    both_ways(contenders(case)[contender], warm)()
+    once(case, contenders(case)[contender], warm)()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run()
     # Kibibytes on Linux.

@@ -42,9 +42,11 @@ $(VENV)/.lab: $(VENV)/.pip $(SOURCES) $(NATIVE)
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[lab]"
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.lab
+# At once, and not on top of .lab, so that the kernels are built once.
+$(VENV)/.dev: $(VENV)/.pip $(SOURCES) $(NATIVE)
+	@echo "Installing lossatlas, the libraries it is compared with and the tools of development into $(VENV)."
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[lab,peers]" --group dev
-	@touch $@
+	@touch $(VENV)/.lab $@
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks

@@ -75,7 +75,9 @@ def statistics(
     check_choice("overlap", overlap, get_args(Overlap))
     target = check_forms(input, target)
     first = first_class(include_background, input.shape[1])
-    exclusive = not multilabel and input.shape[1] > 1
+    exclusive = not multilabel
+    if input.shape[1] == 1:  # not an expression, which would be a symbol where a compiler traces the shape
+        exclusive = False
     of_indices = target.ndim < input.ndim
     by_kernel = exclusive == of_indices and kernels.usable(input, target)
     compute = overlap_kernels.overlap_statistics if by_kernel else _step_by_step

@@ -96,7 +96,7 @@ def encode(segmentation: Any, height: int, width: int) -> dict[str, Any]:
 
     Example:
         >>> rle = encode([[1, 1, 3, 1, 3, 3, 1, 3]], height=4, width=5)
-        >>> rle_codec.decode(rle).sum()
+        >>> int(rle_codec.decode(rle).sum())
         4
     """
     if not segmentation:

@@ -117,10 +117,12 @@ class PartAffinityFields:
             kept = last[cell] == person[which] + 1
             cell, which = cell[kept], which[kept]
         vector = (end - start) / (end - start).norm(dim=-1, keepdim=True)
-        total = cells.new_zeros(planes, 2).index_add(0, cell, vector[which])
         count = cells.new_zeros(planes).index_add(0, cell, torch.ones_like(start[which, 0]))
-        fields = total / count.clamp(min=1)[:, None]
-        return fields.view(*batch, len(ends), *size, 2).movedim(-1, -3).flatten(-4, -3)
+        share = vector[which] / count[cell][:, None]
+        plane = size[0] * size[1]
+        place = cell + cell // max(plane, 1) * plane  # in the map of x, which that of y follows
+        fields = cells.new_zeros(2 * planes).index_add(0, torch.cat((place, place + plane)), share.T.flatten())
+        return fields.view(*batch, 2 * len(ends), *size)
 
     def _cells(self, start: Tensor, end: Tensor, plane: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the cells that lie on M limbs.
@@ -154,10 +156,10 @@ class PartAffinityFields:
         length = (end - start).norm(dim=1)
         vx, vy = ((end - start) / length[:, None]).unbind(1)
         dx, dy = x - start[:, 0], y - start[:, 1]
-        along, distance = dx * vx + dy * vy, (dx * vy - dy * vx).abs()
+        along, distance2 = dx * vx + dy * vy, (dx * vy - dy * vx) ** 2
         if self.region == "capsule":
-            distance = torch.hypot(distance, torch.maximum(-along, along - length).clamp(min=0))
-        on_limb: Tensor = distance < self.width if self.open_edge else distance <= self.width
+            distance2 = distance2 + torch.maximum(-along, along - length).clamp(min=0) ** 2
+        on_limb: Tensor = distance2 < self.width**2 if self.open_edge else distance2 <= self.width**2
         if self.region == "capsule":
             return on_limb
         if self.region == "limb":

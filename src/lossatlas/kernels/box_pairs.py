@@ -1,27 +1,10 @@
 """Losses that are one number for each predicted box and its object, weighed and reduced in the same pass."""
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import torch
 from torch import Tensor
 
-from lossatlas.kernels.loss import REDUCTIONS, FusedLoss
+from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, twin_of_kernel
 from lossatlas.kernels.native import run
-
-Twin: TypeAlias = Callable[..., Tensor]
-
-_twins: dict[str, Twin] = {}
-
-
-def register(kernel: str, twin: Twin) -> None:
-    """Name the PyTorch code that a kernel stands for; gradients of gradients go through it.
-
-    Args:
-        kernel: name of a kernel of boxes.
-        twin: ``twin(input, target, weight, parameters, reduction, normalizer)``.
-    """
-    _twins[kernel] = twin
 
 
 def box_pairs(
@@ -73,14 +56,10 @@ def _launch(
     )
 
 
-def _twin(input: Tensor, target: Tensor, weight: Tensor | None, kernel: str, *rest: object) -> Tensor:
-    return _twins[kernel](input, target, weight, *rest)
-
-
 FusedLoss(
     name="box_pairs",
     launch=_launch,
     value_shape=lambda input, *_: input.shape[:-1],
     reduction=4,
-    twin=_twin,
+    twin=twin_of_kernel,
 ).register("Tensor target, Tensor? weight, str kernel, float[] parameters, str reduction, Tensor? normalizer")

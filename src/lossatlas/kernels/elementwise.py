@@ -1,28 +1,12 @@
 """Losses that are one number for each element of an input and its target, weighed and reduced in the same pass."""
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from lossatlas.kernels.loss import REDUCTIONS, FusedLoss
+from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, twin_of_kernel
 from lossatlas.kernels.native import run
-
-Twin: TypeAlias = Callable[..., Tensor]
-
-_twins: dict[str, Twin] = {}
-
-
-def register(kernel: str, twin: Twin) -> None:
-    """Name the PyTorch code that a kernel stands for; gradients of gradients go through it.
-
-    Args:
-        kernel: name of an elementwise kernel.
-        twin: ``twin(input, target, weight, parameters, ignored, reduction, normalizer)``.
-    """
-    _twins[kernel] = twin
 
 
 def elementwise(
@@ -76,16 +60,12 @@ def _launch(
     run(kernel, (input, target, weight, upstream, value, gradient, normalizer), numbers)
 
 
-def _twin(input: Tensor, target: Tensor, weight: Tensor | None, kernel: str, *rest: object) -> Tensor:
-    return _twins[kernel](input, target, weight, *rest)
-
-
 FusedLoss(
     name="elementwise",
     launch=_launch,
     value_shape=lambda input, *_: input.shape,
     reduction=5,
-    twin=_twin,
+    twin=twin_of_kernel,
 ).register(
     "Tensor target, Tensor? weight, str kernel, float[] parameters, float? ignored, str reduction, Tensor? normalizer"
 )

@@ -16,6 +16,23 @@ from lossatlas.kernels.native import define, run
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 """How kernels number the reductions."""
 
+_twins: dict[str, Callable[..., Tensor]] = {}
+
+
+def register_twin(kernel: str, twin: Callable[..., Tensor]) -> None:
+    """Name the PyTorch code that a kernel stands for; gradients of gradients go through it.
+
+    Args:
+        kernel: name of a kernel of an operator that has several.
+        twin: takes what the operator takes, but for the name of the kernel.
+    """
+    _twins[kernel] = twin
+
+
+def twin_of_kernel(input: Tensor, target: Tensor, weight: Tensor | None, kernel: str, *rest: object) -> Tensor:
+    """Return the value of an operator that has several kernels through PyTorch."""
+    return _twins[kernel](input, target, weight, *rest)
+
 
 def _no_twin(*arguments: Any) -> Tensor:
     raise NotImplementedError

@@ -1,8 +1,6 @@
 """How the losses of boxes are computed: by a kernel where there is one that can be used, else step by step."""
 
-import functools
 from collections.abc import Callable
-from typing import TypeVar
 
 from torch import Tensor
 
@@ -10,10 +8,8 @@ from lossatlas import kernels
 from lossatlas.checks import check_box_pair
 from lossatlas.dtypes import upcast
 from lossatlas.kernels import box_pairs as box_kernels
-from lossatlas.losses.reduction import kernel_factors, reduce
+from lossatlas.losses.reduction import Formula, fused, kernel_factors, reduce
 from lossatlas.typing import Normalizer, Reduction
-
-Formula = TypeVar("Formula", bound=Callable[..., Tensor])
 
 
 def fused_boxes(kernel: str) -> Callable[[Formula], Formula]:
@@ -22,13 +18,7 @@ def fused_boxes(kernel: str) -> Callable[[Formula], Formula]:
     The formula stays the definition: the kernel is checked against it, and `reduced_boxes` takes it where a kernel
     cannot be.
     """
-
-    def decorate(formula: Formula) -> Formula:
-        formula.kernel = kernel  # type: ignore[attr-defined]
-        box_kernels.register(kernel, functools.partial(_by_formula, formula))
-        return formula
-
-    return decorate
+    return fused(kernel, _by_formula)
 
 
 def reduced_boxes(

@@ -21,6 +21,7 @@ from lossatlas import kernels
 from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.kernels import elementwise as elementwise_kernels
+from lossatlas.kernels.loss import register_twin
 from lossatlas.typing import Normalizer, Reduction
 
 Formula = TypeVar("Formula", bound=Callable[..., Tensor])
@@ -28,15 +29,19 @@ Formula = TypeVar("Formula", bound=Callable[..., Tensor])
 _REDUCTIONS = get_args(Reduction)
 
 
-def fused(kernel: str) -> Callable[[Formula], Formula]:
-    """Say that a kernel computes an elementwise formula, ``formula(x, y, *parameters)``, and its derivative.
+def fused(kernel: str, by_formula: Callable[..., Tensor] | None = None) -> Callable[[Formula], Formula]:
+    """Say that a kernel computes a formula, ``formula(x, y, *parameters)``, and its derivative.
 
     The formula stays the definition: the kernel is checked against it, and `reduced` takes it where a kernel cannot be.
+
+    Args:
+        kernel: its name.
+        by_formula: what computes the reduced loss from the formula step by step; None is for elementwise ones.
     """
 
     def decorate(formula: Formula) -> Formula:
         formula.kernel = kernel  # type: ignore[attr-defined]
-        elementwise_kernels.register(kernel, functools.partial(_by_formula, formula))
+        register_twin(kernel, functools.partial(by_formula or _by_formula, formula))
         return formula
 
     return decorate

@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from typer.models import CommandInfo
 from typer.testing import CliRunner, Result
 
 from lossatlas import cli, kernels
@@ -66,6 +68,23 @@ def test_the_help_shows_the_defaults_of_a_trial(run: Run) -> None:
     for name in ("batch_size", "image_size", "learning_rate", "evaluations", "backend", "accelerator"):
         of_flag = text.partition(f"--{name.replace('_', '-')} ")[2].partition("--")[0]
         assert f"[default: ({TRIAL_SETTINGS[name].default})]" in of_flag
+
+
+@pytest.mark.parametrize("stub", app.registered_commands, ids=lambda stub: stub.name)
+def test_the_list_of_commands_says_what_the_command_says_of_itself(stub: CommandInfo) -> None:
+    assert stub.callback is not None
+    summary = str(inspect.getdoc(stub.callback()))
+    assert inspect.getdoc(stub.callback) == summary.partition("\n")[0]
+
+
+def test_the_list_of_commands_loads_no_torch() -> None:
+    code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); "
+    code += "from lossatlas import cli; cli.main()"
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    assert "Train several losses" in done.stdout
+    assert done.stdout.endswith("False\n")
 
 
 def test_version(run: Run) -> None:
@@ -272,8 +291,9 @@ def test_without_the_lab_it_says_what_to_install(
 
 
 def test_a_defect_is_not_taken_for_a_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lossatlas.lab.variants", None)
+    monkeypatch.setitem(sys.modules, "lossatlas.losses.catalog", None)
     forget_commands(monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["lossatlas", "ls"])
     with pytest.raises(ModuleNotFoundError):
         cli.main()
 

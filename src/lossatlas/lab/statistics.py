@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy import stats
+import scipy  # imports `scipy.stats`, which takes a second, when it is first used
 
 SIGNIFICANCE = 0.05
 """Intervals cover 1 minus this; a difference is detected if its p value is below it."""
@@ -121,7 +121,7 @@ def paired_difference(values: Values, baseline: Values) -> Difference:
         if error == 0:
             p_value = 1.0 if present[0] == 0 else 0.0
         else:
-            p_value = float(2 * stats.t.sf(abs(present.mean()) / error, present.size - 1))
+            p_value = float(2 * scipy.stats.t.sf(abs(present.mean()) / error, present.size - 1))
     return Difference(pairs.mean, pairs.interval, pairs.values, p_value)
 
 
@@ -192,10 +192,10 @@ def seeds_needed(difference: Difference) -> int | None:
         return None
     effect = abs(difference.mean) / max(float(present.std(ddof=1)), 1e-12)
     for seeds in itertools.takewhile(lambda number: number <= MAX_SEEDS, itertools.count(2)):
-        critical = stats.t.ppf(1 - SIGNIFICANCE / 2, seeds - 1)
+        critical = scipy.stats.t.ppf(1 - SIGNIFICANCE / 2, seeds - 1)
         shift = effect * math.sqrt(seeds)
         # A noncentral t beyond this shift is detected for certain, and scipy's tail is not reliable there.
-        if shift > critical + 10 or stats.nct.sf(critical, seeds - 1, shift) >= POWER:
+        if shift > critical + 10 or scipy.stats.nct.sf(critical, seeds - 1, shift) >= POWER:
             return seeds
     return None
 
@@ -204,5 +204,7 @@ def _interval(present: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Interv
     if present.size < 2:
         return None
     mean = float(present.mean())
-    half = float(stats.t.ppf(1 - SIGNIFICANCE / 2, present.size - 1) * present.std(ddof=1)) / math.sqrt(present.size)
+    half = float(scipy.stats.t.ppf(1 - SIGNIFICANCE / 2, present.size - 1) * present.std(ddof=1)) / math.sqrt(
+        present.size
+    )
     return mean - half, mean + half

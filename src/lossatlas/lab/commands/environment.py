@@ -3,10 +3,8 @@
 import typer
 
 from lossatlas._version import __version__
-from lossatlas.lab.commands.app import app
 
 
-@app.command()
 def env() -> None:
     """Print what computes here: versions, processor, threads, and whether the fused kernels are used."""
     import platform

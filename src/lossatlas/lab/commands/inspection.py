@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lossatlas.lab.commands.app import app, listed, plain_errors
+from lossatlas.lab.commands.app import listed, plain_errors
 from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.registry import OBJECTIVES, find_objective
 
@@ -18,7 +18,6 @@ def _inspected() -> list[str]:
     return [spec.name for spec in OBJECTIVES.values() if spec.task == "detection"]
 
 
-@app.command(name="inspect")
 def inspect_data(
     data: Annotated[
         str,

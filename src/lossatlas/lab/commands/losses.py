@@ -11,16 +11,12 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from lossatlas.lab.commands.app import app, heading, plain_errors, write, write_code
+from lossatlas.lab.commands.app import heading, plain_errors, write, write_code
 from lossatlas.lab.errors import ArgumentError
 from lossatlas.lab.loss_specs import parse_loss
-from lossatlas.lab.registry import OBJECTIVES
-from lossatlas.lab.tasks import TASKS
-from lossatlas.lab.variants import simulated_losses
 from lossatlas.losses.catalog import CATALOG, LossEntry
 
 
-@app.command(name="ls")
 def list_losses(
     objectives: Annotated[
         bool, typer.Option("--objectives", help="List the objectives that can be trained, with the slots of each.")
@@ -43,6 +39,9 @@ def list_losses(
 
 
 def _list_objectives(console: Console) -> None:
+    from lossatlas.lab.registry import OBJECTIVES
+    from lossatlas.lab.tasks import TASKS
+
     if not console.is_terminal:
         for spec in OBJECTIVES.values():
             typer.echo(f"{spec.task:<16}{spec.name:<24}{spec.description}  [{', '.join(spec.slots)}]")
@@ -54,7 +53,6 @@ def _list_objectives(console: Console) -> None:
             console.print(Padding(Text(f"slots: {', '.join(spec.slots)}", style="dim"), (0, 0, 0, 4)))
 
 
-@app.command()
 def show(
     name: Annotated[
         str,
@@ -122,7 +120,6 @@ def source_code(entry: LossEntry) -> str:
     return "\n".join(lines)
 
 
-@app.command()
 def simulate(
     losses: Annotated[
         str,
@@ -154,6 +151,7 @@ def simulate(
     """
     from lossatlas.lab.simulation import simulate as run
     from lossatlas.lab.simulation_report import plot_simulation, show_simulation
+    from lossatlas.lab.variants import simulated_losses
 
     with plain_errors():
         specs = simulated_losses(losses)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lossatlas.lab.commands.app import FAILED_TRIALS, INTERRUPTED, app, complain, listed, plain_errors
+from lossatlas.lab.commands.app import FAILED_TRIALS, INTERRUPTED, complain, listed, plain_errors
 from lossatlas.lab.plan import TRIAL_SETTINGS
 from lossatlas.lab.registry import OBJECTIVES
 from lossatlas.lab.tasks import DEFAULT_TASK, TASKS
@@ -29,7 +29,6 @@ def _by_task() -> str:
     return "; ".join(found)
 
 
-@app.command()
 def compare(
     data: Annotated[
         str | None,
@@ -174,7 +173,6 @@ def _compare(out: Path, **arguments: Any) -> None:
         raise typer.Exit(FAILED_TRIALS)
 
 
-@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a comparison, finished or not.", metavar="DIR")],
 ) -> None:

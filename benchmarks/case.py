@@ -31,3 +31,5 @@ class Case:
     """At most this many times the memory of the input, over the inputs."""
     backward: bool = True
     """Whether gradients are computed, of the input and of the rest that requires them."""
+    drawn: bool = False
+    """Whether the result is what is large: the streaming limit is that of writing it, and memory is in units of it."""

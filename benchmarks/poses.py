@@ -1,5 +1,6 @@
 """What is measured of pose: drawing targets, against a plain numpy loop over keypoints and limbs."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.case import Case, Inputs
+from benchmarks.case import Case, Contender, Inputs
 from lossatlas.targets import COCO, KeypointHeatmaps, PartAffinityFields
+from lossatlas.targets.heatmaps import Window
 
 CELLS, STRIDE = 64, 4
-SIGMA, WIDTH = 2.0, 1.0
+SIGMA, WIDTH = 2, 1.0
 
 Maps = NDArray[np.float32]
 
@@ -23,8 +25,9 @@ def people(generator: torch.Generator, size: int) -> Inputs:
     return (keypoints,)
 
 
-def _heatmaps(keypoints: Tensor) -> Tensor:
-    return KeypointHeatmaps(sigma=SIGMA, window="full", outside="draw")(keypoints, (CELLS, CELLS), STRIDE).heatmaps
+def _heatmaps(window: Window) -> Contender:
+    draw = KeypointHeatmaps(sigma=SIGMA, window=window, outside="draw")
+    return lambda keypoints: draw(keypoints, (CELLS, CELLS), STRIDE).heatmaps
 
 
 def _fields(keypoints: Tensor) -> Tensor:
@@ -36,7 +39,8 @@ def _in_cells(keypoints: Tensor) -> Maps:
     return cells
 
 
-def _heatmaps_by_loop(keypoints: Tensor) -> Maps:
+def _heatmaps_by_loop(keypoints: Tensor, reach: int) -> Maps:
+    """Draw each keypoint where it reaches: at most so many cells from its own."""
     images, persons, joints, _ = keypoints.shape
     places, axis = _in_cells(keypoints), np.arange(CELLS, dtype=np.float32)
     maps = np.zeros((images, joints, CELLS, CELLS), dtype=np.float32)
@@ -44,16 +48,25 @@ def _heatmaps_by_loop(keypoints: Tensor) -> Maps:
         for person in range(persons):
             for joint in range(joints):
                 x, y = places[image, person, joint]
-                height = np.exp(-((axis - x) ** 2 + (axis[:, None] - y) ** 2) / (2 * SIGMA**2))
-                np.maximum(maps[image, joint], height, out=maps[image, joint])
+                across, down = (_between(math.floor(at + 0.5) - reach, math.floor(at + 0.5) + reach) for at in (x, y))
+                height = np.exp(-((axis[across] - x) ** 2 + (axis[down, None] - y) ** 2) / (2 * SIGMA**2))
+                window = maps[image, joint, down, across]
+                np.maximum(window, height, out=window)
     return maps
 
 
-def _fields_by_loop(keypoints: Tensor) -> Maps:
+def _between(low: int, high: int) -> slice:
+    """Return the cells of an axis from one to another."""
+    return slice(max(low, 0), max(high + 1, 0))
+
+
+def _fields_by_loop(keypoints: Tensor, boxed: bool) -> Maps:
+    """Draw each limb on the whole map, or within the box around it."""
     images, persons = keypoints.shape[:2]
     places, limbs = _in_cells(keypoints), COCO.limbs
-    y, x = np.mgrid[0:CELLS, 0:CELLS].astype(np.float32)
+    axis = np.arange(CELLS, dtype=np.float32)
     fields = np.zeros((images, len(limbs), 2, CELLS, CELLS), dtype=np.float32)
+    whole = slice(0, CELLS)
     for image in range(images):
         for index, (start, end) in enumerate(limbs):
             count = np.zeros((CELLS, CELLS), dtype=np.float32)
@@ -62,24 +75,33 @@ def _fields_by_loop(keypoints: Tensor) -> Maps:
                 length = np.linalg.norm(b - a)
                 if length == 0:
                     continue
+                across, down = whole, whole
+                if boxed:
+                    low, high = np.floor(np.minimum(a, b) - WIDTH), np.ceil(np.maximum(a, b) + WIDTH)
+                    across, down = (_between(int(low[k]), int(high[k])) for k in (0, 1))
                 unit = (b - a) / length
-                along = unit[0] * (x - a[0]) + unit[1] * (y - a[1])
-                across = np.abs(unit[0] * (y - a[1]) - unit[1] * (x - a[0]))
-                inside = (along >= 0) & (along <= length) & (across <= WIDTH)
-                fields[image, index, :, inside] += unit
-                count += inside
+                dx, dy = axis[across] - a[0], axis[down, None] - a[1]
+                along = unit[0] * dx + unit[1] * dy
+                inside = (along >= 0) & (along <= length) & (np.abs(unit[0] * dy - unit[1] * dx) <= WIDTH)
+                fields[image, index, :, down, across] += unit[:, None, None] * inside
+                count[down, across] += inside
             fields[image, index] /= np.maximum(count, 1)
     return fields
 
 
-def _loop(function: Any) -> Any:
-    return lambda: function
+def _loop(function: Any, *arguments: Any) -> Any:
+    return lambda: lambda keypoints: function(keypoints, *arguments)
 
 
 CASES = tuple(
-    Case(f"{name}, 32 images", people, (4, 32), ours, {"numpy loop": _loop(by_loop)}, lead=20, backward=False)
-    for name, ours, by_loop in (
-        ("Gaussian heatmaps", _heatmaps, _heatmaps_by_loop),
-        ("part affinity fields", _fields, _fields_by_loop),
+    Case(f"{name}, 32 images", people, (4, 32), ours, peers, lead=20, backward=False, drawn=True)
+    for name, ours, peers in (
+        ("Gaussian heatmaps on whole maps", _heatmaps("full"), {"numpy loop": _loop(_heatmaps_by_loop, CELLS)}),
+        ("Gaussian heatmaps within 3 sigma", _heatmaps("3sigma"), {"numpy loop": _loop(_heatmaps_by_loop, 3 * SIGMA)}),
+        (
+            "part affinity fields",
+            _fields,
+            {"numpy loop": _loop(_fields_by_loop, False), "numpy loop in boxes": _loop(_fields_by_loop, True)},
+        ),
     )
 )

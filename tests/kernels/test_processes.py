@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lossatlas.losses import sigmoid_focal_loss
+from lossatlas.targets import KeypointHeatmaps
 from tests.kernels.case import needs_kernels
 
 pytestmark = needs_kernels
@@ -19,28 +20,32 @@ pytestmark = needs_kernels
 SIZE = 100_000
 """Elements of several tasks, so that threads are used."""
 
+HEATMAPS = KeypointHeatmaps(sigma=2.0)
 
-def loss_and_gradient(seed: int) -> Tensor:
-    """Compute by two threads of the kernels; torch's own are set to one for torch's operations."""
+
+def results(seed: int) -> Tensor:
+    """Compute a loss, its gradient and maps by two threads of the kernels; torch's own are one for its operations."""
     generator = torch.Generator().manual_seed(seed)
     torch.set_num_threads(1)
     x = torch.randn(SIZE, generator=generator).requires_grad_()
     target = torch.zeros(SIZE)
+    keypoints = torch.rand(4, 2, 17, 3, generator=generator) * 64
     torch.set_num_threads(2)
     value = sigmoid_focal_loss(x, target, reduction="sum")
     (gradient,) = torch.autograd.grad(value, x)
+    maps = HEATMAPS(keypoints, (64, 64), 1).heatmaps
     torch.set_num_threads(1)
-    return torch.stack((value.detach(), gradient.sum()))
+    return torch.stack((value.detach(), gradient.sum(), maps.sum()))
 
 
 class Losses(Dataset[Tensor]):
-    """Computes losses in the process of a data loader."""
+    """Computes losses and targets in the process of a data loader."""
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> Tensor:
-        return loss_and_gradient(index)
+        return results(index)
 
 
 @pytest.fixture(autouse=True)
@@ -55,26 +60,26 @@ def same_threads() -> Iterator[None]:
 def test_workers_of_a_data_loader(method: str) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system does not {method}")
-    expected = torch.stack([loss_and_gradient(index) for index in range(len(Losses()))])
+    expected = torch.stack([results(index) for index in range(len(Losses()))])
     loader = DataLoader(
         Losses(), batch_size=4, num_workers=1, multiprocessing_context=method, persistent_workers=True, timeout=60
     )
     for _ in range(2):
         (found,) = loader
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(loss_and_gradient(0), expected[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(results(0), expected[0], rtol=1e-6, atol=0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_that_is_forked_while_kernels_run() -> None:
     """The locks that another thread holds at that moment are never released in the child."""
-    expected = loss_and_gradient(0)
+    expected = results(0)
     stop = False
 
     def work() -> None:
         while not stop:
-            loss_and_gradient(0)
+            results(0)
 
     with concurrent.futures.ThreadPoolExecutor(2) as executor:
         busy = [executor.submit(work) for _ in range(2)]
@@ -83,7 +88,7 @@ def test_a_child_that_is_forked_while_kernels_run() -> None:
                 child = os.fork()
                 if child == 0:
                     signal.alarm(20)
-                    os._exit(0 if torch.equal(loss_and_gradient(0), expected) else 1)
+                    os._exit(0 if torch.equal(results(0), expected) else 1)
                 assert os.waitpid(child, 0)[1] == 0
         finally:
             stop = True
@@ -92,10 +97,10 @@ def test_a_child_that_is_forked_while_kernels_run() -> None:
 
 
 def test_several_threads_of_python_at_once() -> None:
-    expected = [loss_and_gradient(index) for index in range(8)]
+    expected = [results(index) for index in range(8)]
     with concurrent.futures.ThreadPoolExecutor(4) as executor:
         for _ in range(3):
-            for found, value in zip(executor.map(loss_and_gradient, range(8)), expected, strict=True):
+            for found, value in zip(executor.map(results, range(8)), expected, strict=True):
                 torch.testing.assert_close(found, value, rtol=1e-6, atol=0)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lossatlas.checks import check_choice, check_number
+from lossatlas.kernels import maps as map_kernels
 
 Overlap: TypeAlias = Literal["max", "sum"]
 """What a cell holds that several Gaussians reach: the highest of them, or their sum, but at most 1."""
@@ -33,7 +34,7 @@ def draw_gaussians(
     Args:
         planes: number of maps.
         size: height H and width W of each.
-        plane: ``(M,)`` map of each Gaussian.
+        plane: ``(M,)`` map of each Gaussian, -1 for one that is not drawn.
         center: ``(M, 2)`` x₀, y₀ in cells.
         sigma: ``(M,)`` σ in cells, above 0.
         anchor: ``(M, 2)`` the cell a, b that the window lies around; it may be outside the map.
@@ -58,24 +59,49 @@ def draw_gaussians(
     """
     check_choice("overlap", overlap, get_args(Overlap))
     check_number("least", least, at_least=0, below=1)
+    limit = -math.log(least) if least else math.inf
+    if map_kernels.usable(center, sigma, plane, anchor, reach):
+        drawn = (plane, center, sigma, anchor, reach)
+        return map_kernels.gaussians((planes, *size), drawn, limit, overlap == "sum")
+    return _draw(planes, size, plane, center, sigma, anchor, reach, limit, overlap)
+
+
+def _draw(
+    planes: int,
+    size: tuple[int, int],
+    plane: Tensor,
+    center: Tensor,
+    sigma: Tensor,
+    anchor: Tensor,
+    reach: Tensor,
+    limit: float,
+    overlap: Overlap,
+) -> Tensor:
+    """Draw by PyTorch, with the highest exponent that is drawn."""
     height, width = size
-    maps = center.new_zeros(planes * height * width)
+    kept = plane >= 0
+    plane, center, sigma, anchor, reach = (each[kept] for each in (plane, center, sigma, anchor, reach))
+    maps = center.new_zeros(planes, height * width)
     if not len(center) or not height or not width:
         return maps.view(planes, height, width)
     side = 2 * int(reach.max()) + 1
-    places, exponents, inside = [], [], []
+    places, exponents, factors = [], [], []
     for axis, length in enumerate((width, height)):
         cell = window_cells(anchor[:, axis] - reach, side, length)
+        exponent = (cell - center[:, axis, None]) ** 2 / (2 * sigma[:, None] ** 2)
+        inside = (cell - anchor[:, axis, None]).abs() <= reach[:, None]
         places.append(cell)
-        exponents.append((cell - center[:, axis, None]) ** 2 / (2 * sigma[:, None] ** 2))
-        inside.append((cell - anchor[:, axis, None]).abs() <= reach[:, None])
-    exponent = exponents[0][:, None, :] + exponents[1][:, :, None]
-    drawn = inside[0][:, None, :] & inside[1][:, :, None]
-    if least:
-        drawn = drawn & (exponent <= -math.log(least))
-    values = torch.where(drawn, torch.exp(-exponent), 0)
-    index = (plane[:, None, None] * height + places[1][:, :, None]) * width + places[0][:, None, :]
-    maps = maps.scatter_reduce(0, index.flatten(), values.flatten(), "amax" if overlap == "max" else "sum")
+        exponents.append(exponent)
+        factors.append(torch.where(inside, torch.exp(-exponent), 0))
+    values = factors[0][:, None, :] * factors[1][:, :, None]
+    if limit < math.inf:
+        values = torch.where(exponents[0][:, None, :] + exponents[1][:, :, None] <= limit, values, 0)
+    reduce = "amax" if overlap == "max" else "sum"
+    if side >= max(size):  # all are as large as a map
+        maps = maps.scatter_reduce(0, plane[:, None].expand(-1, height * width), values.flatten(1), reduce)
+    else:
+        index = (plane[:, None, None] * height + places[1][:, :, None]) * width + places[0][:, None, :]
+        maps = maps.flatten().scatter_reduce(0, index.flatten(), values.flatten(), reduce)
     return maps.clamp(max=1).view(planes, height, width)
 
 

@@ -137,28 +137,29 @@ class KeypointHeatmaps:
             TypeError: keypoints that are not floating point.
         """
         center, cell = center_cells(keypoints, size, stride, self.center, self.convention)
-        *batch, people, kinds, _ = keypoints.shape
+        *batch, _, kinds, _ = keypoints.shape
         sigma = self._sigma(center, size, boxes)
         reach = self._reach(sigma)
         margin = reach[..., None, None] if self.outside == "draw" else 0
         limit = cell.new_tensor([size[1], size[0]])
         drawn = (keypoints[..., 2] > 0) & ((cell >= -margin) & (cell < limit + margin)).all(-1)
-        image, person, kind = drawn.reshape(math.prod(batch), people, kinds).nonzero().unbind(1)
+        maps_of_kinds = torch.arange(math.prod(batch) * kinds, device=drawn.device).view(*batch, 1, kinds)
+        plane = torch.where(drawn, maps_of_kinds, -1)
         maps = draw_gaussians(
             math.prod(batch) * kinds,
             size,
-            image * kinds + kind,
-            center[drawn],
-            sigma.reshape(math.prod(batch), people)[image, person],
-            anchor=cell[drawn],
-            reach=reach.reshape(math.prod(batch), people)[image, person],
+            plane.flatten(),
+            center.reshape(-1, 2),
+            sigma[..., None].expand(drawn.shape).flatten(),
+            anchor=cell.reshape(-1, 2),
+            reach=reach[..., None].expand(drawn.shape).flatten(),
             least=0.01 if self.window == "percent" else 0.0,
             overlap=self.overlap,
         )
         if self.unit_peaks:
-            inside = ((cell >= 0) & (cell < limit)).all(-1)[drawn]
-            column, row = cell[drawn][inside].unbind(1)
-            maps[(image * kinds + kind)[inside], row, column] = 1
+            inside = drawn & ((cell >= 0) & (cell < limit)).all(-1)
+            column, row = cell[inside].unbind(1)
+            maps[plane[inside], row, column] = 1
         maps = maps.view(*batch, kinds, *size)
         if self.background:
             maps = torch.cat((maps, 1 - maps.amax(-3, keepdim=True)), -3)

@@ -28,6 +28,18 @@ def maps(generator: torch.Generator, size: int) -> Inputs:
     return torch.randn(2, 19, size, size, generator=generator), index
 
 
+def trained_maps(generator: torch.Generator, size: int) -> Inputs:
+    """Draw the same with logits of a trained network, which is right about almost every pixel."""
+    input, index = maps(generator, size)
+    return 2 * input + 8 * F.one_hot(index, 19).movedim(-1, 1), index
+
+
+def masks(generator: torch.Generator, size: int) -> Inputs:
+    """Draw logits of two square images of one class, and their masks."""
+    mask = (torch.rand(2, size, size, generator=generator) < 0.2).float()
+    return 2 * torch.randn(2, 1, size, size, generator=generator), mask
+
+
 def _torchvision_focal() -> Contender:
     from torchvision.ops import sigmoid_focal_loss
 
@@ -80,6 +92,16 @@ def _smp(name: str, **options: Any) -> Callable[[], Contender]:
     return load
 
 
+def _smp_of_masks(name: str, **options: Any) -> Callable[[], Contender]:
+    def load() -> Contender:
+        import segmentation_models_pytorch.losses as smp
+
+        contender: Contender = getattr(smp, name)("binary", **options)
+        return contender
+
+    return load
+
+
 def _kornia(name: str, *options: Any) -> Callable[[], Contender]:
     def load() -> Contender:
         import kornia.losses
@@ -92,6 +114,7 @@ def _kornia(name: str, *options: Any) -> Callable[[], Contender]:
 
 DENSE = (100_000, 1_000_000, 8_000_000)
 MAPS = (64, 192, 512)
+LOVASZ = {"smp": _smp("LovaszLoss"), "kornia": _kornia("lovasz_softmax_loss")}
 
 CASES = (
     Case(
@@ -193,6 +216,25 @@ CASES = (
         limit=5,
         lead=20,
         memory=1.2,
+    ),
+    Case(
+        "Lovász softmax",
+        maps,
+        MAPS,
+        losses.lovasz_softmax_loss,
+        LOVASZ,
+        limit=80,
+        lead=6,
+        # What one class is sorted in takes 16 bytes for each pixel of the batch.
+        memory=1.3,
+    ),
+    Case("Lovász softmax, trained", trained_maps, MAPS, losses.lovasz_softmax_loss, LOVASZ, limit=80, memory=1.3),
+    Case(
+        "Lovász hinge",
+        masks,
+        MAPS,
+        losses.lovasz_hinge_loss,
+        {"smp": _smp_of_masks("LovaszLoss", per_image=True), "kornia": _kornia("lovasz_hinge_loss")},
     ),
     *detection.CASES,
     *poses.CASES,

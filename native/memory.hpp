@@ -14,15 +14,21 @@ template <class Number>
 class Array {
  public:
   Array() = default;
-  Array(std::int64_t count, Number value) : count_(count) {
-    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(Number);
-    values_ = static_cast<Number*>(std::aligned_alloc(alignment, (bytes / alignment + 1) * alignment));
-    if (values_ == nullptr) throw Error{"out of memory"};
+  Array(std::int64_t count, Number value) {
+    allocate(count);
     for (std::int64_t i = 0; i < count; ++i) values_[i] = value;
   }
   ~Array() { std::free(values_); }
   Array(const Array&) = delete;
   Array& operator=(const Array&) = delete;
+
+  // Give an array that has none its memory, which holds anything.
+  void allocate(std::int64_t count) {
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(Number);
+    values_ = static_cast<Number*>(std::aligned_alloc(alignment, (bytes / alignment + 1) * alignment));
+    if (values_ == nullptr) throw Error{"out of memory"};
+    count_ = count;
+  }
 
   std::int64_t size() const { return count_; }
   Number* begin() const { return values_; }

@@ -1,6 +1,7 @@
 """Every loss that has a kernel."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,6 +39,16 @@ def answers(generator: torch.Generator, shape: tuple[int, ...]) -> Pair:
     """Independent channels, with targets of which some are soft."""
     x, target = qualities(generator, shape)
     return x, torch.where(torch.rand(shape, generator=generator) < 0.5, target.round(), target)
+
+
+def coarse(sample: Callable[[torch.Generator, tuple[int, ...]], Pair]) -> Callable[..., Pair]:
+    """Round the logits, so that many errors are equal, in single as in double precision."""
+
+    def rounded(generator: torch.Generator, shape: tuple[int, ...]) -> Pair:
+        x, target = sample(generator, shape)
+        return (x * 16).round() / 16, target
+
+    return rounded
 
 
 def extreme_maps() -> tuple[Pair, ...]:
@@ -204,6 +215,35 @@ CASES = (
         options=({}, {"gamma": 0.5, "alpha": 0.25}),
         **IMAGES,
     ),
+    Case(
+        "lovasz_softmax",
+        losses.lovasz_softmax_loss,
+        classes,
+        options=(
+            {},
+            {"per_image": True},
+            {"include_background": False},
+            {"per_image": True, "absent": "formula", "include_background": False},
+        ),
+        edges=extreme_maps(),
+        # Errors that are equal but for their rounding change places, and their slopes differ by one of so many pixels.
+        **(MAPS | {"weights": ((), (4,)), "atol": 4e-5}),
+    ),
+    Case(
+        "lovasz_of_channels",
+        functools.partial(losses.lovasz_softmax_loss, multilabel=True),
+        coarse(answers),
+        options=({}, {"per_image": True, "include_background": False, "absent": "formula"}),
+        **(MAPS | {"weights": ((), (4,))}),
+    ),
+    Case(
+        "lovasz_hinge",
+        losses.lovasz_hinge_loss,
+        coarse(questions),
+        options=({}, {"per_image": False, "absent": "skip"}),
+        **(MAPS | {"shapes": ((3, 1, 5, 7), (2, 1, 512), (2, 1, 70_000))}),
+    ),
+    Case("lovasz_hinge_of_indices", losses.lovasz_hinge_loss, coarse(classes), edges=extreme_maps(), **MAPS),
     *box_cases.CASES,
 )
 

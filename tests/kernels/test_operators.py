@@ -1,11 +1,13 @@
 """What the operators promise to PyTorch, and what the compiled module refuses."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from lossatlas import kernels
 from lossatlas.kernels import native
-from lossatlas.losses import cross_entropy
+from lossatlas.losses import cross_entropy, lovasz_hinge_loss, lovasz_softmax_loss
 from tests.kernels.case import needs_kernels
 
 pytestmark = needs_kernels
@@ -26,6 +28,22 @@ def test_class_costs_is_registered_in_full(reduction: str) -> None:
     x = torch.randn(3, 5, 2, requires_grad=True)
     arguments = (x, torch.ones(3, 2, dtype=torch.long), torch.rand(2), torch.ones(5), 2.0, 0.0, None, reduction, None)
     torch.library.opcheck(torch.ops.lossatlas.class_costs.default, arguments)
+
+
+@pytest.mark.parametrize("errors", ["softmax", "sigmoid", "hinge"])
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_lovasz_is_registered_in_full(errors: str, per_image: bool) -> None:
+    x = torch.randn(2, 3, 5, requires_grad=True)
+    index = torch.tensor([[0, 1, 2, 1, 0], [1, 2, -100, 1, 0]])
+    torch.library.opcheck(torch.ops.lossatlas.lovasz.default, (x, index, errors, -100, per_image, True, 1))
+
+
+@pytest.mark.parametrize("loss", [lovasz_softmax_loss, lovasz_hinge_loss])
+def test_an_index_that_is_no_class_of_a_lovasz_loss(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    for wrong in (3, -1):
+        with pytest.raises(ValueError, match="a class index is out of range"):
+            loss(torch.zeros(1, 3, 4), torch.tensor([[0, 1, wrong, -100]]))
 
 
 def test_many_classes_and_an_index_that_is_none() -> None:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from lossatlas.checks import check_choice
+from lossatlas.kernels import lovasz as lovasz_kernels
 from lossatlas.losses.modules import module_form
 from lossatlas.losses.reduction import reduce
-from lossatlas.losses.segmentation_targets import prepare
+from lossatlas.losses.segmentation_targets import check_forms, first_class, prepare
 from lossatlas.typing import ClassLogits, Loss, Normalizer, Reduction
 
 LovaszAbsent = Literal["skip", "formula"]
+Errors = Literal["softmax", "sigmoid", "hinge"]
 
 
 def lovasz_softmax_loss(
@@ -69,16 +71,13 @@ def lovasz_softmax_loss(
     Reference:
         Berman et al., "The Lovász-Softmax loss", 2018, arXiv 1705.08790, equations 8, 9 and 11.
     """
-    segmentation = prepare(input, target, multilabel=multilabel, ignore_index=ignore_index)
-    regions = segmentation.regions(include_background)
-    positive = regions.target > 0.5
-    if segmentation.exclusive:
-        wrong = torch.where(positive, 1 - regions.probability, regions.probability)
-    else:
-        # Not 1 - σ(x), whose rounding would part equal errors of positive and negative pixels.
-        x = segmentation.logits[:, -positive.shape[1] :]
-        wrong = torch.where(positive, -x, x).sigmoid()
-    loss, valid = _lovasz(wrong, positive, regions.valid, per_image, absent)
+    target = check_forms(input, target)
+    exclusive = not multilabel
+    if input.shape[1] == 1:  # not an expression, which would be a symbol where a compiler traces the shape
+        exclusive = False
+    errors: Errors = "softmax" if exclusive else "sigmoid"
+    first = first_class(include_background, input.shape[1])
+    loss, valid = _elements(input, target, errors, ignore_index, per_image, absent, first)
     return reduce(loss, weight, reduction, normalizer, valid)
 
 
@@ -130,24 +129,53 @@ def lovasz_hinge_loss(
         Yu and Blaschko, "The Lovász Hinge", 2015, arXiv 1512.07797, definition 1 for the Jaccard loss; Berman et al.,
         2018, arXiv 1705.08790, section 2.3.
     """
-    segmentation = prepare(input, target, multilabel=True, ignore_index=ignore_index)
-    positive = segmentation.target > 0.5
-    hinge = (1 - torch.where(positive, segmentation.logits, -segmentation.logits)).relu()
-    loss, valid = _lovasz(hinge, positive, segmentation.valid, per_image, absent)
+    target = check_forms(input, target)
+    loss, valid = _elements(input, target, "hinge", ignore_index, per_image, absent)
     return reduce(loss, weight, reduction, normalizer, valid)
 
 
-def _lovasz(
-    errors: Tensor, positive: Tensor, valid: Tensor, per_image: bool, absent: LovaszAbsent
+def _elements(
+    input: Tensor,
+    target: Tensor,
+    errors: Errors,
+    ignored: int | None,
+    per_image: bool,
+    absent: LovaszAbsent,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Return the elements of the loss and the mask of the valid ones, from errors of at least 0."""
+    """Return the elements of the loss from the first class that counts on, and the mask of the valid ones."""
     check_choice("absent", absent, ("skip", "formula"))
+    by_kernel = lovasz_kernels.usable(input, target, errors)
+    compute = lovasz_kernels.lovasz if by_kernel else _step_by_step
+    return compute(input, target, errors, ignored, per_image, absent == "formula", first)
+
+
+def _step_by_step(
+    input: Tensor, target: Tensor, errors: str, ignored: int | None, per_image: bool, absent: bool, first: int
+) -> tuple[Tensor, Tensor]:
+    segmentation = prepare(input, target, multilabel=errors != "softmax", ignore_index=ignored)
+    positive = segmentation.target > 0.5
+    if errors == "softmax":
+        p = segmentation.probability()
+        wrong = torch.where(positive, 1 - p, p)
+    else:
+        # Not 1 - σ(x), whose rounding would part equal errors of positive and negative pixels.
+        margin = torch.where(positive, -segmentation.logits, segmentation.logits)
+        wrong = margin.sigmoid() if errors == "sigmoid" else (1 + margin).relu()
+    return _lovasz(wrong[:, first:], positive[:, first:], segmentation.valid[:, first:], per_image, absent)
+
+
+lovasz_kernels.register(_step_by_step)
+
+
+def _lovasz(errors: Tensor, positive: Tensor, valid: Tensor, per_image: bool, absent: bool) -> tuple[Tensor, Tensor]:
+    """Return the elements of the loss and the mask of the valid ones, from errors of at least 0."""
     errors, positive, valid = (_rows(values, per_image) for values in (errors, positive & valid, valid))
     # What is ignored comes last, where it changes neither intersection nor union.
     errors, order = torch.where(valid, errors, -1).sort(dim=-1, descending=True, stable=True)
     positive, valid = positive.gather(-1, order), valid.gather(-1, order)
     step = _jaccard_steps(positive, valid & ~positive, errors.dtype)
-    kept = valid.any(-1) if absent == "formula" else positive.any(-1)
+    kept = valid.any(-1) if absent else positive.any(-1)
     return (torch.where(valid, errors, 0) * step).sum(-1), kept
 
 

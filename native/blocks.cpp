@@ -63,4 +63,139 @@ void check_storable(const Tensor& tensor) {
   }
 }
 
+Axes::Axes(const Tensor* const* tensors, int operands) : operand_count_(operands) {
+  const Tensor& first = *tensors[0];
+  int order[max_axes];
+  int axes = 0;
+  for (int axis = 0; axis < first.axes; ++axis) {
+    if (first.size[axis] == 1) continue;
+    int place = axes++;
+    for (; place > 0 && first.stride[order[place - 1]] < first.stride[axis]; --place) order[place] = order[place - 1];
+    order[place] = axis;
+  }
+  for (int k = 0; k < operands; ++k) {
+    operands_[k] = *tensors[k];
+    if (operands_[k].given() && operands_[k].axes != first.axes) throw Error{"the tensors have different axes"};
+  }
+  for (int place = 0; place < axes; ++place) {
+    const int axis = order[place];
+    for (int k = 0; k < operands; ++k) {
+      const bool given = operands_[k].given();
+      if (given && operands_[k].size[axis] != first.size[axis]) throw Error{"the tensors have different shapes"};
+      stride_[axes_][k] = given ? tensors[k]->stride[axis] : 0;
+    }
+    size_[axes_] = first.size[axis];
+    elements_ *= first.size[axis];
+    if (axes_ > 0 && merges()) {
+      size_[axes_ - 1] *= size_[axes_];
+      for (int k = 0; k < operands; ++k) stride_[axes_ - 1][k] = stride_[axes_][k];
+    } else {
+      ++axes_;
+    }
+  }
+  if (axes_ == 0) {
+    size_[0] = 1;
+    axes_ = 1;
+  }
+}
+
+bool Axes::merges() const {
+  for (int k = 0; k < operand_count_; ++k) {
+    if (stride_[axes_ - 1][k] != stride_[axes_][k] * size_[axes_]) return false;
+  }
+  return true;
+}
+
+const float* Axes::load(int operand, std::int64_t begin, int count, float* buffer, std::int64_t shift,
+                        int width) const {
+  if (count == width) {
+    if (const float* there = in_place(operand, begin, count, shift)) return there;
+  }
+  const Tensor& tensor = operands_[operand];
+  runs(operand, begin, count, [&](std::int64_t offset, std::int64_t stride, int length, int done) {
+    load_run(tensor.dtype, tensor.data, offset + shift, stride, length, buffer + done);
+  });
+  for (int i = count; i < width; ++i) buffer[i] = 0.0f;
+  return buffer;
+}
+
+float* Axes::destination(int operand, std::int64_t begin, int count, Block& buffer, std::int64_t shift,
+                         int width) const {
+  if (count == width) {
+    if (float* there = in_place(operand, begin, count, shift)) return there;
+  }
+  return buffer.values;
+}
+
+void Axes::store(int operand, std::int64_t begin, int count, const float* values, std::int64_t shift) const {
+  const Tensor& tensor = operands_[operand];
+  runs(operand, begin, count, [&](std::int64_t offset, std::int64_t stride, int length, int done) {
+    store_run(tensor.dtype, tensor.data, offset + shift, stride, length, values + done);
+  });
+}
+
+float* Axes::in_place(int operand, std::int64_t begin, int count, std::int64_t shift) const {
+  const int last = axes_ - 1;
+  if (operands_[operand].dtype != DType::float32 || stride_[last][operand] != 1) return nullptr;
+  std::int64_t rest = begin / size_[last], offset = begin - rest * size_[last];
+  if (offset + count > size_[last]) return nullptr;
+  for (int axis = last - 1; axis >= 0; --axis) {
+    const std::int64_t above = rest / size_[axis];
+    offset += (rest - above * size_[axis]) * stride_[axis][operand];
+    rest = above;
+  }
+  return static_cast<float*>(operands_[operand].data) + offset + shift;
+}
+
+// Call body(offset, stride, length, done) for each stretch of the innermost axis.
+template <class Body>
+void Axes::runs(int operand, std::int64_t begin, int count, const Body& body) const {
+  const int last = axes_ - 1;
+  std::int64_t place[max_axes], rest = begin, offset = 0;
+  for (int axis = last; axis >= 0; --axis) {
+    place[axis] = rest % size_[axis];
+    rest /= size_[axis];
+    offset += place[axis] * stride_[axis][operand];
+  }
+  for (int done = 0; done < count;) {
+    const std::int64_t left = size_[last] - place[last];
+    const int length = static_cast<int>(left < count - done ? left : count - done);
+    body(offset, stride_[last][operand], length, done);
+    done += length;
+    place[last] += length;
+    offset += length * stride_[last][operand];
+    for (int axis = last; axis > 0 && place[axis] == size_[axis]; --axis) {
+      offset += stride_[axis - 1][operand] - place[axis] * stride_[axis][operand];
+      place[axis] = 0;
+      ++place[axis - 1];
+    }
+  }
+}
+
+void multiply(Block& values, const float* __restrict factors) {
+  for (int i = 0; i < block_size; ++i) values.values[i] *= factors[i];
+}
+
+double Sum::total() const {
+  double sums[lanes];
+  for (int lane = 0; lane < lanes; ++lane) sums[lane] = sums_[lane];
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  }
+  return sums[0];
+}
+
+const Tensor* Reduction::of_elements(int index) const {
+  static constexpr Tensor nothing{};
+  return reduces() ? &nothing : &arguments_.tensor(index);
+}
+
+double Reduction::outer() const {
+  return reduces() && arguments_.tensor(3).given() ? arguments_.tensor(3).scalar() : 1.0;
+}
+
+void Reduction::finish(double value) const {
+  if (reduces() && arguments_.tensor(4).given()) arguments_.tensor(4).floats(1)[0] = static_cast<float>(value);
+}
+
 }  // namespace lossatlas::LOSSATLAS_ISA

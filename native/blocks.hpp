@@ -6,6 +6,7 @@
 
 #include "kernels.hpp"
 #include "memory.hpp"
+#include "parallel.hpp"
 
 namespace lossatlas::LOSSATLAS_ISA {
 
@@ -24,154 +25,110 @@ void check_storable(const Tensor& tensor);
 
 // The axes of an elementwise computation, of which the first operand gives the order; neighbouring axes that are one run
 // of memory for every operand are one axis.
-template <int Operands>
-class Layout {
+class Axes {
  public:
-  explicit Layout(const Tensor* const (&tensors)[Operands]) {
-    const Tensor& first = *tensors[0];
-    int order[max_axes];
-    int axes = 0;
-    for (int axis = 0; axis < first.axes; ++axis) {
-      if (first.size[axis] == 1) continue;
-      int place = axes++;
-      for (; place > 0 && first.stride[order[place - 1]] < first.stride[axis]; --place) order[place] = order[place - 1];
-      order[place] = axis;
-    }
-    for (int k = 0; k < Operands; ++k) {
-      operands_[k] = *tensors[k];
-      if (operands_[k].given() && operands_[k].axes != first.axes) throw Error{"the tensors have different axes"};
-    }
-    for (int place = 0; place < axes; ++place) {
-      const int axis = order[place];
-      for (int k = 0; k < Operands; ++k) {
-        const bool given = operands_[k].given();
-        if (given && operands_[k].size[axis] != first.size[axis]) throw Error{"the tensors have different shapes"};
-        stride_[axes_][k] = given ? tensors[k]->stride[axis] : 0;
-      }
-      size_[axes_] = first.size[axis];
-      if (axes_ > 0 && merges()) {
-        size_[axes_ - 1] *= size_[axes_];
-        for (int k = 0; k < Operands; ++k) stride_[axes_ - 1][k] = stride_[axes_][k];
-      } else {
-        ++axes_;
-      }
-    }
-    elements_ = 1;
-    for (int axis = 0; axis < axes_; ++axis) elements_ *= size_[axis];
-    if (axes_ == 0) {
-      size_[0] = 1;
-      axes_ = 1;
-    }
-  }
-
   std::int64_t elements() const { return elements_; }
   bool given(int operand) const { return operands_[operand].given(); }
 
-  // Elements begin to begin + count of an operand, followed by zeros up to the width of a block. `shift` moves the operand
-  // in memory, to another class of what has a further axis.
+  // Elements begin to begin + count of an operand, followed by zeros up to the width of a block: where they lie, or in the
+  // buffer. `shift` moves the operand in memory, to another class of what has a further axis.
+  const float* load(int operand, std::int64_t begin, int count, float* buffer, std::int64_t shift = 0,
+                    int width = block_size) const;
   const float* load(int operand, std::int64_t begin, int count, Block& buffer, std::int64_t shift = 0,
                     int width = block_size) const {
-    const Tensor& tensor = operands_[operand];
-    if (tensor.dtype == DType::float32 && count == width) {
-      if (const void* there = in_place(operand, begin, count, shift)) return static_cast<const float*>(there);
-    }
-    runs(operand, begin, count, [&](std::int64_t offset, std::int64_t stride, int length, int done) {
-      load_run(tensor.dtype, tensor.data, offset + shift, stride, length, buffer.values + done);
-    });
-    for (int i = count; i < width; ++i) buffer.values[i] = 0.0f;
-    return buffer.values;
+    return load(operand, begin, count, buffer.values, shift, width);
   }
 
   // Where a block of results can be written without a copy, else the buffer, which `store` then copies.
   float* destination(int operand, std::int64_t begin, int count, Block& buffer, std::int64_t shift = 0,
-                     int width = block_size) const {
-    if (operands_[operand].dtype == DType::float32 && count == width) {
-      if (void* there = in_place(operand, begin, count, shift)) return static_cast<float*>(there);
-    }
-    return buffer.values;
-  }
+                     int width = block_size) const;
 
-  void store(int operand, std::int64_t begin, int count, const float* values, std::int64_t shift = 0) const {
-    const Tensor& tensor = operands_[operand];
-    runs(operand, begin, count, [&](std::int64_t offset, std::int64_t stride, int length, int done) {
-      store_run(tensor.dtype, tensor.data, offset + shift, stride, length, values + done);
-    });
-  }
-
- private:
-  bool merges() const {
-    for (int k = 0; k < Operands; ++k) {
-      if (stride_[axes_ - 1][k] != stride_[axes_][k] * size_[axes_]) return false;
-    }
-    return true;
-  }
+  void store(int operand, std::int64_t begin, int count, const float* values, std::int64_t shift = 0) const;
 
   // The memory of float32 elements that lie side by side, else null.
-  void* in_place(int operand, std::int64_t begin, int count, std::int64_t shift) const {
-    const int last = axes_ - 1;
-    if (stride_[last][operand] != 1) return nullptr;
-    std::int64_t rest = begin / size_[last], offset = begin - rest * size_[last];
-    if (offset + count > size_[last]) return nullptr;
-    for (int axis = last - 1; axis >= 0; --axis) {
-      const std::int64_t above = rest / size_[axis];
-      offset += (rest - above * size_[axis]) * stride_[axis][operand];
-      rest = above;
-    }
-    return static_cast<float*>(operands_[operand].data) + offset + shift;
-  }
+  float* in_place(int operand, std::int64_t begin, int count, std::int64_t shift) const;
 
-  // Call body(offset, stride, length, done) for each stretch of the innermost axis.
-  template <class Body>
-  void runs(int operand, std::int64_t begin, int count, const Body& body) const {
-    const int last = axes_ - 1;
-    std::int64_t place[max_axes], rest = begin, offset = 0;
-    for (int axis = last; axis >= 0; --axis) {
-      place[axis] = rest % size_[axis];
-      rest /= size_[axis];
-      offset += place[axis] * stride_[axis][operand];
-    }
-    for (int done = 0; done < count;) {
-      const std::int64_t left = size_[last] - place[last];
-      const int length = static_cast<int>(left < count - done ? left : count - done);
-      body(offset, stride_[last][operand], length, done);
-      done += length;
-      place[last] += length;
-      offset += length * stride_[last][operand];
-      for (int axis = last; axis > 0 && place[axis] == size_[axis]; --axis) {
-        offset += stride_[axis - 1][operand] - place[axis] * stride_[axis][operand];
-        place[axis] = 0;
-        ++place[axis - 1];
-      }
-    }
-  }
+ protected:
+  static constexpr int max_operands = 16;
 
-  Tensor operands_[Operands];
-  int axes_ = 0;
-  std::int64_t elements_ = 0;
-  std::int64_t size_[max_axes + 1] = {};
-  std::int64_t stride_[max_axes + 1][Operands] = {};
-};
-
-// A sum in double precision whose order of additions is fixed: 16 sums side by side, added up at the end.
-class Sum {
- public:
-  void add(const float* __restrict values, int width = block_size) {
-    for (int i = 0; i < width; i += lanes) {
-      for (int lane = 0; lane < lanes; ++lane) sums_[lane] += static_cast<double>(values[i + lane]);
-    }
-  }
-
-  double total() const {
-    double sums[lanes];
-    for (int lane = 0; lane < lanes; ++lane) sums[lane] = sums_[lane];
-    for (int half = lanes / 2; half > 0; half /= 2) {
-      for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-    }
-    return sums[0];
-  }
+  Axes(const Tensor* const* tensors, int operands);
 
  private:
-  static constexpr int lanes = 16;
+  bool merges() const;
+  template <class Body>
+  void runs(int operand, std::int64_t begin, int count, const Body& body) const;
+
+  int operand_count_;
+  Tensor operands_[max_operands];
+  int axes_ = 0;
+  std::int64_t elements_ = 1;
+  std::int64_t size_[max_axes + 1] = {};
+  std::int64_t stride_[max_axes + 1][max_operands] = {};
+};
+
+template <int Operands>
+class Layout : public Axes {
+ public:
+  explicit Layout(const Tensor* const (&tensors)[Operands]) : Axes(tensors, Operands) {
+    static_assert(Operands <= max_operands);
+  }
+};
+
+// Call body(begin, count) for the blocks of a task, which has `task_size` of the elements.
+template <class Body>
+inline void for_blocks(std::int64_t task, std::int64_t task_size, std::int64_t elements, int width, const Body& body) {
+  const std::int64_t first = task * task_size;
+  const std::int64_t last = first + task_size < elements ? first + task_size : elements;
+  for (std::int64_t begin = first; begin < last; begin += width) {
+    body(begin, static_cast<int>(last - begin < width ? last - begin : width));
+  }
+}
+
+// Multiply a block by another.
+void multiply(Block& values, const float* factors);
+
+// 16 numbers side by side, in as many registers as they take. The order of the additions of a sum is that of the source,
+// which no compiler changes to make vector code; so this is done by the vector types that all of them have.
+#if defined(__AVX512F__)
+using Register = float __attribute__((vector_size(64)));
+#elif defined(__AVX2__)
+using Register = float __attribute__((vector_size(32)));
+#else
+using Register = float __attribute__((vector_size(16)));
+#endif
+inline constexpr int lanes = 16, register_size = sizeof(Register) / sizeof(float), registers = lanes / register_size;
+
+struct Lanes {
+  Register part[registers] = {};
+};
+
+inline void load(Register& to, const float* from) { __builtin_memcpy(&to, from, sizeof(Register)); }
+
+// A sum whose order of additions is fixed: 16 sums side by side, of a block in single precision and of the blocks in double
+// precision, added up at the end.
+class Sum {
+ public:
+  void add(const float* values, int width = block_size) {
+    Lanes block;
+    Register next;
+    for (int i = 0; i < width; i += lanes) {
+      for (int k = 0; k < registers; ++k) {
+        load(next, values + i + k * register_size);
+        block.part[k] += next;
+      }
+    }
+    add(block);
+  }
+
+  void add(const Lanes& block) {
+    float values[lanes];
+    __builtin_memcpy(values, &block, sizeof(values));
+    for (int lane = 0; lane < lanes; ++lane) sums_[lane] += static_cast<double>(values[lane]);
+  }
+
+  double total() const;
+
+ private:
   double sums_[lanes] = {};
 };
 
@@ -194,6 +151,48 @@ class Partials {
  private:
   std::int64_t tasks_, numbers_;
   Array<double> values_;
+};
+
+// What becomes of the elements of a loss: they stay what they are, or they are added up and divided by a number. The kernels
+// of all families that do this have in the same places of their arguments:
+//
+//   tensors  3 upstream, 4 value: like the elements for the reduction "none", else one number; 6 normalizer: one number,
+//            which replaces the count of "mean", or nothing
+//   numbers  0 the reduction
+class Reduction {
+ public:
+  explicit Reduction(const Arguments& arguments) : arguments_(arguments), kind_(static_cast<int>(arguments.number(0))) {}
+
+  bool reduces() const { return kind_ != none; }
+
+  // A tensor that has the shape of the elements only where these are not reduced.
+  const Tensor* of_elements(int index) const;
+
+  // What the sum is divided by; `count()` is how many elements there are.
+  template <class Count>
+  double divisor(const Count& count) const {
+    if (kind_ != mean) return 1.0;
+    return nonzero(arguments_.tensor(6).given() ? arguments_.tensor(6).scalar() : count());
+  }
+
+  // Call part(task, factor), which returns the sum of the values of a task and multiplies its gradients by the factor.
+  template <class Part>
+  void run(std::int64_t tasks, double divisor, const Part& part) const {
+    const float factor = static_cast<float>(outer() / divisor);
+    const Partials sums(tasks);
+    parallel(tasks, arguments_.threads, [&](std::int64_t task) { *sums[task] = part(task, factor); });
+    finish(sums.total() / divisor);
+  }
+
+ private:
+  enum Kind { none, sum, mean };
+
+  static double nonzero(double divisor) { return divisor == 0.0 ? 1.0 : divisor; }
+  double outer() const;
+  void finish(double value) const;
+
+  const Arguments& arguments_;
+  int kind_;
 };
 
 }  // namespace lossatlas::LOSSATLAS_ISA

@@ -1,11 +1,7 @@
 #include "box_pairs.hpp"
 
-#include "parallel.hpp"
-
 namespace lossatlas::LOSSATLAS_ISA {
 namespace {
-
-enum class Reduction { none, sum, mean };
 
 std::int64_t size_of(DType dtype) {
   switch (dtype) {
@@ -30,22 +26,18 @@ Tensor side(const Tensor& boxes, int place) {
   return tensor;
 }
 
-void multiply(float* __restrict values, const float* __restrict factors) {
-  for (int i = 0; i < block_size; ++i) values[i] *= factors[i];
-}
-
 class BoxPairs {
  public:
   explicit BoxPairs(const Arguments& arguments)
       : arguments_(arguments),
-        reduction_(static_cast<Reduction>(static_cast<int>(arguments.number(0)))),
+        reduction_(arguments),
         sides_{side(arguments.tensor(0), 0), side(arguments.tensor(0), 1), side(arguments.tensor(0), 2),
                side(arguments.tensor(0), 3), side(arguments.tensor(1), 0), side(arguments.tensor(1), 1),
                side(arguments.tensor(1), 2), side(arguments.tensor(1), 3), side(arguments.tensor(5), 0),
                side(arguments.tensor(5), 1), side(arguments.tensor(5), 2), side(arguments.tensor(5), 3)},
         layout_({&sides_[0], &sides_[1], &sides_[2], &sides_[3], &sides_[4], &sides_[5], &sides_[6], &sides_[7],
-                 &sides_[8], &sides_[9], &sides_[10], &sides_[11], &arguments.tensor(2), of_elements(3),
-                 of_elements(4)}) {
+                 &sides_[8], &sides_[9], &sides_[10], &sides_[11], &arguments.tensor(2), reduction_.of_elements(3),
+                 reduction_.of_elements(4)}) {
     if (layout_.given(values)) check_storable(arguments.tensor(4));
     if (layout_.given(gradient)) check_storable(arguments.tensor(5));
   }
@@ -53,31 +45,14 @@ class BoxPairs {
   void run(EvaluateBoxes evaluate, const void* loss) const {
     const std::int64_t pairs = layout_.elements();
     const std::int64_t tasks = (pairs + task_size - 1) / task_size;
-    const Tensor& upstream_tensor = arguments_.tensor(3);
-    double divisor = 1.0;
-    if (reduction_ == Reduction::mean) {
-      divisor = arguments_.tensor(6).given() ? arguments_.tensor(6).scalar() : static_cast<double>(pairs);
-      if (divisor == 0.0) divisor = 1.0;
-    }
-    const double outer = reduction_ != Reduction::none && upstream_tensor.given() ? upstream_tensor.scalar() : 1.0;
-    const float factor = static_cast<float>(outer / divisor);
-    const Partials sums(tasks);
-    parallel(tasks, arguments_.threads, [&](std::int64_t task) { *sums[task] = part(task, evaluate, loss, factor); });
-    if (reduction_ != Reduction::none && arguments_.tensor(4).given()) {
-      arguments_.tensor(4).floats(1)[0] = static_cast<float>(sums.total() / divisor);
-    }
+    reduction_.run(tasks, reduction_.divisor([&] { return static_cast<double>(pairs); }),
+                   [&](std::int64_t task, float factor) { return part(task, evaluate, loss, factor); });
   }
 
  private:
   enum Operand { input = 0, target = 4, gradient = 8, weight = 12, upstream = 13, values = 14 };
 
   static constexpr std::int64_t task_size = 4 * block_size;
-
-  // The upstream gradient and the value have the shape of the elements only where these are not reduced.
-  const Tensor* of_elements(int index) const {
-    static constexpr Tensor nothing{};
-    return reduction_ == Reduction::none ? &arguments_.tensor(index) : &nothing;
-  }
 
   void bring(int operand, std::int64_t begin, int count, Block& to) const {
     const float* from = layout_.load(operand, begin, count, to);
@@ -86,14 +61,11 @@ class BoxPairs {
   }
 
   double part(std::int64_t task, EvaluateBoxes evaluate, const void* loss, float factor) const {
-    const std::int64_t first = task * task_size;
-    const std::int64_t last = first + task_size < layout_.elements() ? first + task_size : layout_.elements();
     PairBlock pairs;
     DualBlock found;
     Block buffer, factors;
     Sum sum;
-    for (std::int64_t begin = first; begin < last; begin += block_size) {
-      const int count = static_cast<int>(last - begin < block_size ? last - begin : block_size);
+    for_blocks(task, task_size, layout_.elements(), block_size, [&](std::int64_t begin, int count) {
       for (int k = 0; k < 4; ++k) {
         bring(input + k, begin, count, pairs.box[k]);
         bring(target + k, begin, count, pairs.target[k]);
@@ -102,20 +74,20 @@ class BoxPairs {
       for (int i = 0; i < block_size; ++i) factors.values[i] = factor;
       if (layout_.given(weight)) {
         const float* w = layout_.load(weight, begin, count, buffer);
-        multiply(found.value.values, w);
-        multiply(factors.values, w);
+        multiply(found.value, w);
+        multiply(factors, w);
       }
-      if (layout_.given(upstream)) multiply(factors.values, layout_.load(upstream, begin, count, buffer));
+      if (layout_.given(upstream)) multiply(factors, layout_.load(upstream, begin, count, buffer));
       if (layout_.given(gradient)) {
         for (int k = 0; k < 4; ++k) {
-          multiply(found.slope[k].values, factors.values);
+          multiply(found.slope[k], factors.values);
           layout_.store(gradient + k, begin, count, found.slope[k].values);
         }
       }
       if (layout_.given(values)) layout_.store(values, begin, count, found.value.values);
       for (int i = count; i < block_size; ++i) found.value.values[i] = 0.0f;
       sum.add(found.value.values);
-    }
+    });
     return sum.total();
   }
 

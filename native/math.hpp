@@ -42,6 +42,22 @@ inline float exp(float x) {
   return x < low ? 0.0f : (x > high ? infinity : y);
 }
 
+// e^x for x <= 0, of which no more is computed than is needed: below the smallest normal number all is garbage until the
+// last choice, and 2^n is one factor, whose exponent the lowest bits of n + 127 are.
+inline float exp_of_negative(float x) {
+  const float magic = 0x1.8p23f + 127.0f;
+  const float shifted = x * 1.44269504f + magic;
+  const float n = shifted - magic;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 0.0083125f;
+  p = p * r + 0.04189033f;
+  p = p * r + 0.16667115f;
+  p = p * r + 0.4999923f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return x < -87.3365f ? 0.0f : p * as_float(as_bits(shifted) << 23);
+}
+
 // ln(x) = n ln(2) + ln(m) with m from sqrt(1/2) to sqrt(2).
 inline float log(float x) {
   const bool tiny = x < smallest_normal;
@@ -109,7 +125,7 @@ struct Logistic {
 };
 
 inline Logistic logistic(float x) {
-  const float e = exp(-absolute(x));
+  const float e = exp_of_negative(-absolute(x));
   const float large = 1.0f / (1.0f + e);
   const float small = e * large;
   const float tail = log1p_unit(e);
@@ -118,7 +134,7 @@ inline Logistic logistic(float x) {
           tail + (positive ? 0.0f : -x)};
 }
 
-inline float softplus(float x) { return log1p_unit(exp(-absolute(x))) + (x > 0.0f ? x : 0.0f); }
+inline float softplus(float x) { return log1p_unit(exp_of_negative(-absolute(x))) + (x > 0.0f ? x : 0.0f); }
 
 // b^gamma for b >= 0 and its derivative in b, held constant at 0 where b is below the smallest normal number.
 struct Power {

@@ -27,74 +27,168 @@ struct Planes {
   }
 };
 
-// Pixels of a block: few where there are many classes, so that all of them stay in the cache.
-inline constexpr int wide = 512, narrow = 64;
-
-// The softmax of a block of pixels whose true class is known; e^(x - max) of class c and pixel i is exponentials[c][i].
-template <int Width>
-class Softmax {
+// A block of pixels of every class.
+class Rows {
  public:
-  explicit Softmax(std::int64_t classes) : classes_(classes), exponentials_(classes * Width, 0.0f) {}
+  // `shift` leads to an image of a tensor whose axes are those of one.
+  Rows(const Axes& axes, int operand, const Planes& planes, std::int64_t begin, int count, int width,
+       std::int64_t shift = 0)
+      : axes_(axes),
+        operand_(operand),
+        planes_(planes),
+        begin_(begin),
+        count_(count),
+        width_(width),
+        shift_(shift),
+        there_(count == width ? axes.in_place(operand, begin, count, shift) : nullptr) {}
 
-  // `truth` is the index of the true class, `valid` 0 for pixels whose logits count as 0. `plane(c)` returns the logits
-  // of class c.
-  template <class Plane>
-  void compute(const float* __restrict truth, const float* __restrict valid, const Plane& plane) {
-    for (int i = 0; i < Width; ++i) {
-      truth_[i] = truth[i];
-      valid_[i] = valid[i];
-      maximum_[i] = -infinity;
-      logit_[i] = sum_[i] = others_[i] = 0.0f;
-    }
-    for (std::int64_t c = 0; c < classes_; ++c) raise(plane(c));
-    for (std::int64_t c = 0; c < classes_; ++c) add(plane(c), static_cast<float>(c), exponentials_.begin() + c * Width);
-    for (int i = 0; i < Width; ++i) {
-      scale[i] = 1.0f / sum_[i];
-      miss[i] = others_[i] * scale[i];
-      log_sum[i] = log(sum_[i]);
-      const float tail = -log1p(others_[i]);
-      const float far = (logit_[i] - maximum_[i]) - log_sum[i];
-      log_probability[i] = logit_[i] == maximum_[i] ? tail : far;
-    }
+  // The numbers of class c, where they lie or brought to `to`.
+  const float* load(std::int64_t c, float* to) const {
+    if (there_ != nullptr) return there_ + c * planes_.stride;
+    return axes_.load(operand_, begin_, count_, to, shift_ + c * planes_.stride, width_);
   }
 
-  // The probabilities of class c are exponentials(c)[i] * scale[i].
-  const float* exponentials(std::int64_t c) const { return exponentials_.begin() + c * Width; }
-  bool is_true(int i, float c) const { return truth_[i] == c; }
-  const float* maximum() const { return maximum_; }
-
-  alignas(64) float scale[Width];
-  alignas(64) float log_sum[Width];          // of the exponentials
-  alignas(64) float log_probability[Width];  // of the true class; exact in its tail where that is the likeliest one
-  alignas(64) float miss[Width];             // 1 - the probability of the true class, without cancellation
+  void store(std::int64_t c, const float* __restrict from) const {
+    if (there_ == nullptr) return axes_.store(operand_, begin_, count_, from, shift_ + c * planes_.stride);
+    float* __restrict to = there_ + c * planes_.stride;
+    for (int i = 0; i < width_; ++i) to[i] = from[i];
+  }
 
  private:
-  void raise(const float* __restrict logits) {
-    for (int i = 0; i < Width; ++i) {
-      const float x = valid_[i] != 0.0f ? logits[i] : 0.0f;
-      maximum_[i] = x > maximum_[i] ? x : maximum_[i];
+  const Axes& axes_;
+  const int operand_;
+  const Planes& planes_;
+  const std::int64_t begin_;
+  const int count_, width_;
+  const std::int64_t shift_;
+  float* const there_;
+};
+
+// The softmax of a block of pixels whose true class is known. The true class, whose probability is nearly 1 where the network
+// is right, is kept apart from the others, so that what is left of 1 has no cancellation and sums over the others need no
+// comparisons: its place among the exponentials is 0.
+class Softmax {
+ public:
+  explicit Softmax(std::int64_t classes)
+      : width(width_for(classes)), classes_(classes), stride_(width + lanes), exponentials_(classes * stride_, 0.0f) {}
+
+  // `index` is that of the true class of each pixel, of which only `count` count, and of those what is not ignored.
+  void compute(const float* __restrict index, int count, float ignored, const Rows& logits) {
+    find(index, count, ignored);
+    for (std::int64_t c = 0; c < classes_; ++c) raise(logits.load(c, row(c)), row(c));
+    take_out();
+    for (std::int64_t c = 0; c < classes_; ++c) add(row(c));
+    finish();
+  }
+
+  // What finite numbers give for log_sum and log_probability.
+  void logarithms() {
+    for (int i = 0; i < width; ++i) {
+      log_sum[i] = log(sum_[i]);
+      const float tail = -log1p(others_[i]);
+      const float far = (logit_[i] - maximum[i]) - log_sum[i];
+      log_probability[i] = logit_[i] == maximum[i] ? tail : far;
     }
   }
 
-  void add(const float* __restrict logits, float c, float* __restrict e) {
-    for (int i = 0; i < Width; ++i) {
-      const float x = valid_[i] != 0.0f ? logits[i] : 0.0f;
-      const bool own = truth_[i] == c;
-      e[i] = exp(x - maximum_[i]);
-      sum_[i] += e[i];
-      others_[i] += own ? 0.0f : e[i];
-      logit_[i] = own ? x : logit_[i];
+  // e^(x - max) of a class, 0 for the pixels whose true class it is; times `scale` it is the probability.
+  float* row(std::int64_t c) const { return exponentials_.begin() + c * stride_; }
+
+  // Give the true class of each pixel a number of its own.
+  void put_back(const float* values) {
+    for (int i = 0; i < width; ++i) exponentials_[place_[i]] = values[i];
+  }
+
+  // Set a class to 0 where a pixel does not count.
+  void clear_ignored(float* __restrict values) const {
+    for (int i = 0; i < width; ++i) values[i] = valid(i) ? values[i] : 0.0f;
+  }
+
+  bool valid(int i) const { return truth[i] >= 0.0f; }
+  bool all_valid() const { return found == width; }
+
+  const int width;      // pixels of the block
+  std::int32_t found;   // how many of them count
+  std::int32_t wrong;   // how many have an index that is no class, and do not count either
+  alignas(64) float truth[block_size];            // the true class, -1 for what does not count
+  alignas(64) float maximum[block_size];          // of the logits
+  alignas(64) float scale[block_size];            // 0 for what does not count, as are the next two
+  alignas(64) float hit[block_size];              // the probability of the true class
+  alignas(64) float miss[block_size];             // 1 - that
+  alignas(64) float log_sum[block_size];          // of the exponentials
+  alignas(64) float log_probability[block_size];  // of the true class; exact in its tail where that is the likeliest one
+
+ private:
+  // Few where there are many classes, so that all of them stay in the cache.
+  static int width_for(std::int64_t classes) { return classes <= 64 ? block_size / 2 : block_size / 8; }
+
+  void find(const float* __restrict index, int count, float ignored) {
+    const float classes = static_cast<float>(classes_);
+    const std::int32_t stride = static_cast<std::int32_t>(stride_);
+    found = wrong = 0;
+    for (int i = 0; i < width; ++i) {
+      const bool here = (index[i] != ignored) & (i < count);
+      const bool known = (index[i] >= 0.0f) & (index[i] < classes);
+      const bool counts = here & known;
+      found += counts;
+      wrong += here & !known;
+      truth[i] = counts ? index[i] : -1.0f;
+      place_[i] = static_cast<std::int32_t>(counts ? index[i] : 0.0f) * stride + i;
+      maximum[i] = -infinity;
+      others_[i] = 0.0f;
     }
   }
 
-  std::int64_t classes_;
+  void raise(const float* logits, float* kept) {
+    if (!all_valid()) {
+      for (int i = 0; i < width; ++i) kept[i] = valid(i) ? logits[i] : 0.0f;
+      logits = kept;
+    }
+    if (logits == kept) {
+      for (int i = 0; i < width; ++i) maximum[i] = kept[i] > maximum[i] ? kept[i] : maximum[i];
+    } else {
+      raise_and_keep(logits, kept);
+    }
+  }
+
+  // A copy, since planes of a power of two would take each other's place in the cache.
+  void raise_and_keep(const float* __restrict logits, float* __restrict kept) {
+    for (int i = 0; i < width; ++i) {
+      maximum[i] = logits[i] > maximum[i] ? logits[i] : maximum[i];
+      kept[i] = logits[i];
+    }
+  }
+
+  void take_out() {
+    for (int i = 0; i < width; ++i) {
+      logit_[i] = exponentials_[place_[i]];
+      exponentials_[place_[i]] = -infinity;
+    }
+  }
+
+  void add(float* __restrict e) {
+    for (int i = 0; i < width; ++i) {
+      e[i] = exp_of_negative(e[i] - maximum[i]);
+      others_[i] += e[i];
+    }
+  }
+
+  void finish() {
+    for (int i = 0; i < width; ++i) {
+      const float own = exp_of_negative(logit_[i] - maximum[i]);
+      sum_[i] = others_[i] + own;
+      scale[i] = valid(i) ? 1.0f / sum_[i] : 0.0f;
+      hit[i] = own * scale[i];
+      miss[i] = others_[i] * scale[i];
+    }
+  }
+
+  std::int64_t classes_, stride_;
   Array<float> exponentials_;
-  alignas(64) float truth_[Width];
-  alignas(64) float valid_[Width];
-  alignas(64) float maximum_[Width];
-  alignas(64) float logit_[Width];   // of the true class
-  alignas(64) float sum_[Width];     // of the exponentials
-  alignas(64) float others_[Width];  // of the exponentials of the other classes
+  alignas(64) std::int32_t place_[block_size];  // of the true class among the exponentials
+  alignas(64) float logit_[block_size];         // of the true class
+  alignas(64) float sum_[block_size];           // of the exponentials
+  alignas(64) float others_[block_size];        // of those of the other classes
 };
 
 // The focal loss of a block of pixels, and its derivative in minus the log-probability of the true class. With gamma 0 it

@@ -19,6 +19,8 @@ void apply(const Arguments& arguments, const Function& function) {
 
 void add_functions(Table& table) {
   table.add("function_exp", [](const Arguments& a) { apply(a, [](float x) { return exp(x); }); });
+  table.add("function_exp_of_negative",
+            [](const Arguments& a) { apply(a, [](float x) { return exp_of_negative(-absolute(x)); }); });
   table.add("function_log", [](const Arguments& a) { apply(a, [](float x) { return log(x); }); });
   table.add("function_log1p", [](const Arguments& a) { apply(a, [](float x) { return log1p(x); }); });
   table.add("function_softplus", [](const Arguments& a) { apply(a, [](float x) { return softplus(x); }); });

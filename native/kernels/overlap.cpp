@@ -1,7 +1,6 @@
 // What Dice, Jaccard and Tversky losses count (true positives, false positives, false negatives of each image and class) and
 // the pixel-wise loss that is added to them, in one pass each way. The twin is in
 // src/lossatlas/losses/segmentation_targets.py.
-#include "parallel.hpp"
 #include "softmax.hpp"
 
 namespace lossatlas::LOSSATLAS_ISA {
@@ -56,16 +55,6 @@ struct Problem {
   }
   float pixel_slope(std::int64_t image) const { return pixel_slopes[image * 2]; }
 
-  // Call body(begin, count) for the blocks of one task of an image.
-  template <int Width, class Body>
-  void for_blocks(std::int64_t task, std::int64_t task_size, const Body& body) const {
-    const std::int64_t first = task * task_size;
-    const std::int64_t last = first + task_size < layout.elements() ? first + task_size : layout.elements();
-    for (std::int64_t begin = first; begin < last; begin += Width) {
-      body(begin, static_cast<int>(last - begin < Width ? last - begin : Width));
-    }
-  }
-
   std::int64_t images, classes;
   float ignored;
   bool minimum;
@@ -81,12 +70,11 @@ struct Problem {
 };
 
 // Classes that exclude each other, and the index of the true one.
-template <int Width>
 class Exclusive {
  public:
   explicit Exclusive(const Arguments& arguments) : p_(arguments, true), focal_(focal_for(arguments.number(3))) {
-    const std::int64_t blocks = 131072 / (p_.classes * Width);
-    task_size_ = Width * (blocks < 1 ? 1 : blocks);
+    const std::int64_t blocks = 131072 / (p_.classes * block_size);
+    task_size_ = block_size * (blocks < 1 ? 1 : blocks);
     tasks_ = (p_.layout.elements() + task_size_ - 1) / task_size_;
   }
 
@@ -112,115 +100,129 @@ class Exclusive {
   }
 
  private:
-  // The softmax of a block; returns the indices.
-  const float* load(Softmax<Width>& softmax, std::int64_t image, std::int64_t begin, int count, Block& buffer,
-                    Block& index_buffer, Block& valid) const {
-    const float* index =
-        p_.layout.load(Problem::target, begin, count, index_buffer, image * p_.target_image, Width);
-    for (int i = 0; i < Width; ++i) valid.values[i] = (index[i] != p_.ignored) & (i < count) ? 1.0f : 0.0f;
-    softmax.compute(index, valid.values, [&](std::int64_t c) {
-      const std::int64_t shift = image * p_.input_image + c * p_.input_plane.stride;
-      return p_.layout.load(Problem::input, begin, count, buffer, shift, Width);
+  // Call body(softmax, begin, count) for the blocks of a task, after computing the softmax.
+  template <class Body>
+  void for_softmax(std::int64_t image, std::int64_t task, const Body& body) const {
+    Softmax softmax(p_.classes);
+    Block buffer;
+    for_blocks(task, task_size_, p_.layout.elements(), softmax.width, [&](std::int64_t begin, int count) {
+      const float* index =
+          p_.layout.load(Problem::target, begin, count, buffer, image * p_.target_image, softmax.width);
+      softmax.compute(index, count, p_.ignored,
+                      Rows(p_.layout, Problem::input, p_.input_plane, begin, count, softmax.width,
+                           image * p_.input_image));
+      body(softmax, begin, count);
     });
-    return index;
   }
 
   void count(std::int64_t image, std::int64_t task, double* sums) const {
-    Softmax<Width> softmax(p_.classes);
-    Block buffer, index_buffer, valid, values, slopes;
-    const double with_pixels = p_.pixel == Pixel::none ? 0.0 : 1.0;
+    // The false positives, true positives, false negatives and true pixels of each class.
+    const Array<Sum> totals(p_.classes * 4, Sum{});
+    Block values, slopes;
+    Sum loss;
+    double found = 0.0, wrong = 0.0;
+    for_softmax(image, task, [&](Softmax& softmax, std::int64_t, int) {
+      for (std::int64_t c = 0; c < p_.classes; ++c) add(softmax, c, &totals[c * 4]);
+      found += softmax.found;
+      wrong += softmax.wrong;
+      if (p_.pixel == Pixel::none) return;
+      softmax.logarithms();
+      focal_(softmax.miss, softmax.log_probability, p_.gamma, softmax.width, values.values, slopes.values);
+      weigh(softmax, 1.0f, values.values);
+      loss.add(values.values, softmax.width);
+    });
+    for (std::int64_t c = 0; c < p_.classes; ++c) {
+      sums[Problem::false_positive * p_.classes + c] = totals[c * 4].total();
+      sums[Problem::true_positive * p_.classes + c] = totals[c * 4 + 1].total();
+      sums[Problem::false_negative * p_.classes + c] = totals[c * 4 + 2].total();
+      sums[Problem::actual * p_.classes + c] = totals[c * 4 + 3].total();
+      sums[Problem::valid * p_.classes + c] = found;
+    }
     double* const pixel = sums + Problem::counts * p_.classes;
-    const auto at = [&](Problem::Count kind, std::int64_t c) -> double& { return sums[kind * p_.classes + c]; };
-    p_.for_blocks<Width>(task, task_size_, [&](std::int64_t begin, int count) {
-      const float* index = load(softmax, image, begin, count, buffer, index_buffer, valid);
-      for (std::int64_t c = 0; c < p_.classes; ++c) {
-        false_alarms(softmax, valid.values, c, values.values);
-        at(Problem::false_positive, c) += total(values.values);
-      }
-      focal_(softmax.miss, softmax.log_probability, p_.gamma, Width, values.values, slopes.values);
-      double found = 0.0;
-      for (int i = 0; i < count; ++i) {
-        if (valid.values[i] == 0.0f) continue;
-        if (!(index[i] >= 0.0f && index[i] < static_cast<float>(p_.classes))) {
-          pixel[2] += 1.0;
-          continue;
-        }
-        const std::int64_t c = static_cast<std::int64_t>(index[i]);
-        at(Problem::true_positive, c) += static_cast<double>(softmax.exponentials(c)[i] * softmax.scale[i]);
-        at(Problem::false_negative, c) += static_cast<double>(softmax.miss[i]);
-        at(Problem::actual, c) += 1.0;
-        pixel[0] += with_pixels * static_cast<double>(values.values[i] * (c == 0 ? p_.background : p_.foreground));
-        found += 1.0;
-      }
-      pixel[1] += found;
-      for (std::int64_t c = 0; c < p_.classes; ++c) at(Problem::valid, c) += found;
-    });
+    pixel[0] = loss.total();
+    pixel[1] = found;
+    pixel[2] = wrong;
   }
 
-  static double total(const float* values) {
-    Sum sum;
-    sum.add(values, Width);
-    return sum.total();
+  static void add(const Softmax& softmax, std::int64_t c, Sum* totals) {
+    const float* e = softmax.row(c);
+    const Register nothing = {}, one = nothing + 1.0f, own = nothing + static_cast<float>(c);
+    Lanes alarms, hits, misses, actual;
+    Register exponentials, scale, truth, hit, miss;
+    for (int i = 0; i < softmax.width; i += lanes) {
+      for (int k = 0; k < registers; ++k) {
+        const int at = i + k * register_size;
+        load(exponentials, e + at);
+        load(scale, softmax.scale + at);
+        load(truth, softmax.truth + at);
+        load(hit, softmax.hit + at);
+        load(miss, softmax.miss + at);
+        alarms.part[k] += exponentials * scale;
+        hits.part[k] += truth == own ? hit : nothing;
+        misses.part[k] += truth == own ? miss : nothing;
+        actual.part[k] += truth == own ? one : nothing;
+      }
+    }
+    totals[0].add(alarms);
+    totals[1].add(hits);
+    totals[2].add(misses);
+    totals[3].add(actual);
   }
 
-  void false_alarms(const Softmax<Width>& softmax, const float* __restrict valid, std::int64_t c,
-                    float* __restrict to) const {
-    const float* __restrict e = softmax.exponentials(c);
-    const float own = static_cast<float>(c);
-    for (int i = 0; i < Width; ++i) {
-      to[i] = softmax.is_true(i, own) | (valid[i] == 0.0f) ? 0.0f : e[i] * softmax.scale[i];
+  // Multiply the pixel-wise loss, or its slope, by the factor of the true class; 0 for what does not count.
+  void weigh(const Softmax& softmax, float factor, float* __restrict values) const {
+    const float background = factor * p_.background, foreground = factor * p_.foreground;
+    for (int i = 0; i < softmax.width; ++i) {
+      const float weighed = values[i] * (softmax.truth[i] == 0.0f ? background : foreground);
+      values[i] = softmax.valid(i) ? weighed : 0.0f;
     }
   }
 
+  // The probability p of a class changes the result by a p, that of the true class by an amount of its own; with
+  // d = sum over all classes of both, the gradient is p (a - d).
   void differentiate(std::int64_t image, std::int64_t task) const {
-    Softmax<Width> softmax(p_.classes);
-    Block buffer, index_buffer, valid, drift, pixel, values;
-    const float pixel_slope = p_.pixel == Pixel::none ? 0.0f : p_.pixel_slope(image);
-    p_.for_blocks<Width>(task, task_size_, [&](std::int64_t begin, int count) {
-      const float* index = load(softmax, image, begin, count, buffer, index_buffer, valid);
-      for (int i = 0; i < Width; ++i) drift.values[i] = 0.0f;
-      for (std::int64_t c = 0; c < p_.classes; ++c) {
-        const float a = p_.slope(image, Problem::false_positive, c), extra = match_slope(image, c);
-        accumulate(softmax, c, a, extra, drift.values);
+    const float* others = p_.count_slopes + (image * Problem::counts + Problem::false_positive) * p_.classes;
+    const Array<float> own(p_.classes, 0.0f);
+    for (std::int64_t c = 0; c < p_.classes; ++c) {
+      own[c] = p_.slope(image, Problem::true_positive, c) - p_.slope(image, Problem::false_negative, c);
+    }
+    Block drift, pixel, values;
+    for_softmax(image, task, [&](Softmax& softmax, std::int64_t begin, int count) {
+      const int width = softmax.width;
+      for (int i = 0; i < width; ++i) drift.values[i] = 0.0f;
+      for (std::int64_t c = 0; c < p_.classes; ++c) accumulate(softmax.row(c), others[c], width, drift.values);
+      for (int i = 0; i < width; ++i) pixel.values[i] = 0.0f;
+      if (p_.pixel != Pixel::none) {
+        softmax.logarithms();
+        focal_(softmax.miss, softmax.log_probability, p_.gamma, width, values.values, pixel.values);
+        weigh(softmax, p_.pixel_slope(image), pixel.values);
       }
-      focal_(softmax.miss, softmax.log_probability, p_.gamma, Width, values.values, pixel.values);
-      for (int i = 0; i < Width; ++i) {
-        pixel.values[i] *= pixel_slope * (index[i] == 0.0f ? p_.background : p_.foreground);
-        drift.values[i] = drift.values[i] * softmax.scale[i];
+      for (int i = 0; i < width; ++i) {
+        const float a = own[static_cast<std::int32_t>(softmax.valid(i) ? softmax.truth[i] : 0.0f)];
+        const float moved = drift.values[i] * softmax.scale[i];
+        // Not a - d: nothing is left of that where the true class is certain.
+        values.values[i] = softmax.hit[i] * (a * softmax.miss[i] - moved) - pixel.values[i] * softmax.miss[i];
+        drift.values[i] = softmax.scale[i] * (pixel.values[i] - (moved + softmax.hit[i] * a));
       }
       for (std::int64_t c = 0; c < p_.classes; ++c) {
-        const std::int64_t shift = image * p_.gradient_image + c * p_.gradient_plane.stride;
-        float* to = p_.layout.destination(Problem::gradient, begin, count, buffer, shift, Width);
-        write(softmax, c, p_.slope(image, Problem::false_positive, c), match_slope(image, c), drift.values,
-              pixel.values, valid.values, to);
-        if (to == buffer.values) p_.layout.store(Problem::gradient, begin, count, to, shift);
+        write(others[c], softmax.scale, drift.values, width, softmax.row(c));
+      }
+      softmax.put_back(values.values);
+      const Rows to(p_.layout, Problem::gradient, p_.gradient_plane, begin, count, width, image * p_.gradient_image);
+      for (std::int64_t c = 0; c < p_.classes; ++c) {
+        if (!softmax.all_valid()) softmax.clear_ignored(softmax.row(c));
+        to.store(c, softmax.row(c));
       }
     });
   }
 
-  // How much more the true class's probability changes the result than that of another class would.
-  float match_slope(std::int64_t image, std::int64_t c) const {
-    return p_.slope(image, Problem::true_positive, c) - p_.slope(image, Problem::false_positive, c) -
-           p_.slope(image, Problem::false_negative, c);
+  static void accumulate(const float* __restrict e, float a, int width, float* __restrict drift) {
+    for (int i = 0; i < width; ++i) drift[i] += e[i] * a;
   }
 
-  static void accumulate(const Softmax<Width>& softmax, std::int64_t c, float a, float extra, float* __restrict drift) {
-    const float* __restrict e = softmax.exponentials(c);
-    const float own = static_cast<float>(c);
-    for (int i = 0; i < Width; ++i) drift[i] += e[i] * (softmax.is_true(i, own) ? a + extra : a);
-  }
-
-  static void write(const Softmax<Width>& softmax, std::int64_t c, float a, float extra, const float* __restrict drift,
-                    const float* __restrict pixel, const float* __restrict valid, float* __restrict to) {
-    const float* __restrict e = softmax.exponentials(c);
-    const float own = static_cast<float>(c);
-    for (int i = 0; i < Width; ++i) {
-      const bool is_own = softmax.is_true(i, own);
-      const float p = e[i] * softmax.scale[i];
-      const float counted = p * ((is_own ? a + extra : a) - drift[i]);
-      const float slope = counted + pixel[i] * (is_own ? -softmax.miss[i] : p);
-      to[i] = valid[i] != 0.0f ? slope : 0.0f;
-    }
+  static void write(float a, const float* __restrict scale, const float* __restrict rest, int width,
+                    float* __restrict e) {
+    for (int i = 0; i < width; ++i) e[i] *= a * scale[i] + rest[i];
   }
 
   Problem p_;
@@ -264,7 +266,7 @@ class Independent {
     Block x_buffer, target_buffer, out;
     Block terms[Problem::counts + 1];
     Sum totals[Problem::counts + 1];
-    p_.for_blocks<block_size>(task, task_size, [&](std::int64_t begin, int count) {
+    for_blocks(task, task_size, p_.layout.elements(), block_size, [&](std::int64_t begin, int count) {
       const float* x = p_.layout.load(Problem::input, begin, count, x_buffer,
                                       image * p_.input_image + c * p_.input_plane.stride);
       const float* g = p_.layout.load(Problem::target, begin, count, target_buffer,
@@ -331,13 +333,7 @@ class Independent {
   std::int64_t tasks_;
 };
 
-void exclusive(const Arguments& arguments) {
-  if (arguments.tensor(0).size[1] <= 64) {
-    Exclusive<wide>(arguments).run();
-  } else {
-    Exclusive<narrow>(arguments).run();
-  }
-}
+void exclusive(const Arguments& arguments) { Exclusive(arguments).run(); }
 
 void independent(const Arguments& arguments) {
   with_exponent<0, 2>(arguments.number(3), [&](auto gamma) { Independent<gamma.value>(arguments).run(); });

@@ -49,6 +49,7 @@ def numbers() -> NDArray[np.float32]:
     ("name", "function", "low"),
     [
         ("exp", np.exp, -np.inf),
+        ("exp_of_negative", lambda x: np.exp(-np.abs(x)), -np.inf),
         ("log", np.log, 0),
         ("log1p", np.log1p, -1),
         ("softplus", softplus, -np.inf),
@@ -76,6 +77,7 @@ def test_relative_error(name: str, function: Callable[[Array], Array], low: floa
     ("name", "at_infinity", "at_minus_infinity", "at_zero"),
     [
         ("exp", np.inf, 0, 1),
+        ("exp_of_negative", 0, 0, 1),
         ("log", np.inf, np.nan, -np.inf),
         ("log1p", np.inf, np.nan, 0),
         ("softplus", np.inf, 0, np.log(2)),

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
+from lossatlas.assign.assignment import Assignment, check_block_size, ordered_objects
+from lossatlas.assign.nearest import nearest
 from lossatlas.assign.regions import boxes_in_crowd, check_rows, edge_distances
-from lossatlas.assign.selection import settle, to_rows, top_mask
+from lossatlas.assign.selection import settle, to_rows
 from lossatlas.boxes.formats import convert
 from lossatlas.boxes.geometry import overlap
 from lossatlas.checks import check_number
@@ -33,6 +34,7 @@ class ATSS:
         crowd_threshold: a prior that is not positive is ignored if a crowd region covers this share of its area;
             None leaves such priors negative. No prior is ever assigned to a crowd region.
         block_size: objects that are held against all priors of a level at a time; it changes memory, never the result.
+            None takes kernels where they can be used.
 
     Raises:
         ValueError: a number out of its range.
@@ -87,7 +89,7 @@ class ATSS:
             check_number("level_sizes", size, at_least=0)
         if sum(level_sizes) != len(priors):
             raise ValueError(f"`level_sizes` must add up to the {len(priors)} priors, but got {list(level_sizes)}")
-        (priors,) = upcast(priors)
+        (priors,) = upcast(priors.detach())
         objects = ordered_objects(target, priors.dtype)
         matched = to_rows(objects.rows, self._match(priors, level_sizes, objects.boxes))
         return Assignment.build(matched, boxes_in_crowd(priors, objects.crowd, self.crowd_threshold, self.block_size))
@@ -103,25 +105,13 @@ class ATSS:
 
     def _candidates(self, centers: Tensor, level_sizes: Sequence[int], object_centers: Tensor) -> Tensor:
         """Return the ``(G, K)`` priors nearest to each object: as many for each object."""
+        count = self.topk * self.anchors_per_location
         levels, start = [], 0
         for size in level_sizes:
-            levels.append(start + self._nearest(centers[start : start + size], object_centers))
+            level = centers[start : start + size]
+            levels.append(start + nearest(level, object_centers, count, "squared", self.block_size)[0])
             start += size
         return torch.cat(levels, dim=1)
-
-    def _nearest(self, centers: Tensor, object_centers: Tensor) -> Tensor:
-        count = self.topk * self.anchors_per_location
-        nearest = torch.empty(
-            len(object_centers), min(count, len(centers)), dtype=torch.int64, device=object_centers.device
-        )
-        x, y = centers.unbind(1)
-        for block in blocks(len(object_centers), len(centers), self.block_size):
-            object_x, object_y = object_centers[block, :, None].unbind(1)
-            distance2 = (x - object_x) ** 2 + (y - object_y) ** 2
-            # A distance too large to square must not drop a candidate: every row has equally many.
-            nearness = -distance2.nan_to_num(nan=torch.inf).clamp(max=torch.finfo(distance2.dtype).max)
-            nearest[block] = top_mask(nearness, count).nonzero()[:, 1].reshape(nearest[block].shape)
-        return nearest
 
 
 def _stands_out(iou: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 from lossatlas.assign.assignment import blocks
 from lossatlas.boxes.geometry import pairwise_coverage, pairwise_iou
 from lossatlas.checks import check_boxes, check_floating
+from lossatlas.kernels import matching
 
 
 def check_points(points: Tensor, strides: Tensor | None = None) -> None:
@@ -70,9 +71,15 @@ def boxes_in_crowd(boxes: Tensor, crowd: Tensor, threshold: float | None, block_
 
 
 def highest_iou(priors: Tensor, boxes: Tensor, block_size: int | None = None) -> Tensor:
-    """Return the ``(P,)`` highest IoU of each prior with one of the boxes ``(G, 4)``; 0 without boxes."""
+    """Return the ``(P,)`` highest IoU of each prior with one of the boxes ``(G, 4)``; 0 without boxes.
+
+    A box with a coordinate that is not a number overlaps nothing.
+    """
+    priors = priors.detach()
+    if block_size is None and matching.usable(priors, boxes):
+        return matching.max_iou(priors.contiguous(), boxes.contiguous())[0]
     best = priors.new_zeros(len(priors))
     if len(boxes):
         for block in blocks(len(priors), len(boxes), block_size):
-            best[block] = pairwise_iou(priors[block], boxes).amax(1)
+            best[block] = pairwise_iou(priors[block], boxes).nan_to_num().amax(1)
     return best

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
-from lossatlas.assign.regions import boxes_in_crowd, check_rows
-from lossatlas.assign.selection import settle, to_rows, top_mask
+from lossatlas.assign.assignment import Assignment, check_block_size, ordered_objects
+from lossatlas.assign.nearest import nearest
+from lossatlas.assign.regions import boxes_in_crowd, check_rows, highest_iou
+from lossatlas.assign.selection import settle, to_rows
 from lossatlas.boxes.formats import convert
-from lossatlas.boxes.geometry import overlap, pairwise_iou
+from lossatlas.boxes.geometry import overlap
 from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 
@@ -39,6 +40,7 @@ class Uniform:
         crowd_threshold: a prior that is not positive is ignored if a crowd region covers this share of its area;
             None leaves such priors as they are. No prior is ever assigned to a crowd region.
         block_size: objects or priors that are held against all others at a time; it changes memory, never the result.
+            None takes kernels where they can be used.
 
     Raises:
         ValueError: a number out of its range, or an unknown `nearest`.
@@ -94,7 +96,7 @@ class Uniform:
         matched = self._chosen(priors, boxes, objects.boxes)
         chosen = (matched >= 0).nonzero().squeeze(1)
         far = overlap(priors[chosen], objects.boxes[matched[chosen]]).iou < self.positive_iou
-        ignored = self._too_good(boxes, objects.boxes)
+        ignored = highest_iou(boxes, objects.boxes, self.block_size) > self.negative_iou
         ignored |= boxes_in_crowd(priors, objects.crowd, self.crowd_threshold, self.block_size)
         ignored[chosen[far]] = True
         matched[chosen[far]] = -1
@@ -102,32 +104,13 @@ class Uniform:
 
     def _chosen(self, priors: Tensor, boxes: Tensor, objects: Tensor) -> Tensor:
         """Return the object of each prior that some object has chosen, -1 for the others."""
-        nothing = torch.empty(0, dtype=torch.int64, device=priors.device)
-        claimants, claimed, strength = [nothing], [nothing], [priors.new_empty(0)]
-        object_numbers = convert(objects, "xyxy", "cxcywh")
+        claimed, distances = [], []
         for source in (priors, boxes) if self.nearest == "priors_and_boxes" else (priors,):
-            numbers = convert(source, "xyxy", "cxcywh")
-            for block in blocks(len(objects), len(priors), self.block_size):
-                score = -_distance(object_numbers[block], numbers)
-                best = top_mask(score, self.topk)
-                rows, predictions = best.nonzero().unbind(1)
-                claimants.append(rows + block.start)
-                claimed.append(predictions)
-                strength.append(score[best])
-        return settle(torch.cat(claimants), torch.cat(claimed), torch.cat(strength), len(priors))
-
-    def _too_good(self, boxes: Tensor, objects: Tensor) -> Tensor:
-        """Return the ``(P,)`` mask of predicted boxes that overlap an object too much to be negative."""
-        good = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-        if len(objects):
-            for block in blocks(len(boxes), len(objects), self.block_size):
-                good[block] = (pairwise_iou(boxes[block], objects) > self.negative_iou).any(1)
-        return good
-
-
-def _distance(input: Tensor, target: Tensor) -> Tensor:
-    """Return the sum of the absolute differences of each pair of rows, ``(N, M)``."""
-    distance = input.new_zeros(len(input), len(target))
-    for one, other in zip(input.unbind(1), target.unbind(1), strict=True):
-        distance = distance + (one[:, None] - other).abs()
-    return distance
+            numbers, wanted = (convert(rows, "xyxy", "cxcywh") for rows in (source, objects))
+            place, distance = nearest(numbers, wanted, self.topk, "absolute", self.block_size)
+            claimed.append(place)
+            distances.append(distance)
+        predictions = torch.cat(claimed, dim=1)
+        claimants, column = (predictions >= 0).nonzero().unbind(1)
+        strength = -torch.cat(distances, dim=1)[claimants, column]
+        return settle(claimants, predictions[claimants, column], strength, len(priors))

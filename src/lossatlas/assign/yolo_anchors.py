@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
 from lossatlas.assign.cells import levels_of
-from lossatlas.assign.regions import boxes_in_crowd, check_rows
+from lossatlas.assign.regions import boxes_in_crowd, check_rows, highest_iou
 from lossatlas.assign.selection import settle, to_rows
 from lossatlas.boxes.formats import convert
 from lossatlas.boxes.geometry import pairwise_iou, shape_iou
@@ -107,9 +107,7 @@ class YOLOv3BestAnchor:
         owner, prediction, fit = shape_candidates(anchors, strides, objects.boxes)
         best = _best_of_each(owner, prediction, fit, len(objects.boxes))
         matched = to_rows(objects.rows, settle(owner[best], prediction[best], fit[best], len(anchors)))
-        ignored = torch.zeros_like(matched, dtype=torch.bool)
-        for block in blocks(len(boxes), len(objects.boxes), self.block_size):
-            ignored[block] = (pairwise_iou(boxes[block], objects.boxes) > self.ignore_threshold).any(1)
+        ignored = highest_iou(boxes, objects.boxes, self.block_size) > self.ignore_threshold
         ignored |= boxes_in_crowd(boxes, objects.crowd, self.crowd_threshold, self.block_size)
         return Assignment.build(matched, ignored)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lossatlas import kernels
 from lossatlas.assign import CenterHeatmap
 from lossatlas.kernels import maps
-from lossatlas.targets import KeypointHeatmaps, draw_gaussians, stack_people
+from lossatlas.targets import KeypointHeatmaps, PartAffinityFields, Skeleton, draw_gaussians, stack_people
 from lossatlas.targets.gaussians import Overlap
 from tests.assign.scenes import random_target
 from tests.kernels.case import needs_kernels
@@ -35,6 +35,19 @@ HEATMAPS: dict[str, dict[str, Any]] = {
     "sums of whole Gaussians": {"sigma": 1.5, "window": "full", "overlap": "sum"},
     "peaks of 1": {"sigma": 1.2, "unit_peaks": True},
 }
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "capsules": {},
+    "the paper's": {"region": "limb", "width": 1.3},
+    "OpenPose": {"region": "box", "convention": "index"},
+    "OpenPose of 2017": {"region": "box", "convention": "index", "overlap": "last"},
+    "lightweight": {"region": "box_floor", "convention": "index", "overlap": "last"},
+    "tensorboy": {"region": "box", "open_edge": True, "convention": "index"},
+    "mmpose 0.x": {"region": "box_inclusive", "open_edge": True, "convention": "index"},
+    "the last capsule, without its edge": {"open_edge": True, "overlap": "last", "width": 2.0},
+}
+
+STAR = Skeleton("star", ("a", "b", "c", "d", "e"), ((0, 1), (1, 2), (2, 0), (3, 1), (4, 0), (3, 4)))
 
 Scene = Callable[[], Tensor]
 
@@ -78,6 +91,58 @@ every_scene = pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES.keys(
 def by_twin(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     with kernels.disabled():
         return function(*arguments, **options)
+
+
+def crossing_limbs() -> Tensor:
+    """Twelve people with the same limbs about one place, level, upright and slanted, of whole cells and of none."""
+    source = random.Random(0)
+    places = [
+        [[source.choice([36, 40, 44, 46, 60]), source.choice([20, 40, 42]), 1] for _ in range(5)] for _ in range(12)
+    ]
+    return torch.tensor(places, dtype=torch.float32)
+
+
+def limbs_without_a_length() -> Tensor:
+    people = several_images().nan_to_num(0.0)
+    people[:, :2, 1] = people[:, :2, 0]
+    return people
+
+
+LIMBS = SCENES | {"crossing": crossing_limbs, "without a length": limbs_without_a_length}
+
+
+@pytest.mark.parametrize("scene", LIMBS.values(), ids=LIMBS.keys())
+@pytest.mark.parametrize("options", FIELDS.values(), ids=FIELDS.keys())
+def test_fields_equal_the_twin(options: dict[str, Any], scene: Scene, instruction_set: str) -> None:
+    people, draw = scene(), PartAffinityFields(STAR, **options)
+    for size in ((5, 3), (21, 37)):
+        found, twin = draw(people, size, 4), by_twin(draw, people, size, 4)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, twin, rtol=1e-6, atol=2.5e-7)
+    assert not people.numel() or scene is SCENES["far away"] or (found != 0).any()
+
+
+@pytest.mark.parametrize("options", FIELDS.values(), ids=FIELDS.keys())
+def test_fields_in_double_precision(options: dict[str, Any], instruction_set: str) -> None:
+    """Keypoints between the cells, so that no cell lies at exactly the width from a limb."""
+    people = torch.stack([random_people(random.Random(seed), 6, 5, 84, 148) for seed in range(4)]).float()
+    draw = PartAffinityFields(STAR, **options)
+    exact = by_twin(draw, people.double(), (21, 37), 4)
+    torch.testing.assert_close(draw(people, (21, 37), 4).double(), exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [0.3, 1.0, 2.5, 40.0])
+def test_fields_of_any_direction_and_width(width: float, instruction_set: str) -> None:
+    """Limbs about a cell in all directions, also exactly along the axes, on one field each."""
+    angle = torch.arange(256) * (torch.pi / 128)
+    middle = torch.tensor([50.0, 40.0])
+    end = middle + 35 * torch.stack((angle.cos(), angle.sin()), -1)
+    end[::64] = end[::64].round()
+    people = torch.ones(256, 1, 2, 3)
+    people[:, 0, 0, :2], people[:, 0, 1, :2] = 2 * middle - end, end
+    draw = PartAffinityFields(Skeleton("arm", ("elbow", "wrist"), ((0, 1),)), width=width, convention="index")
+    found, twin = draw(people, (80, 100), 1), by_twin(draw, people, (80, 100), 1)
+    torch.testing.assert_close(found, twin, rtol=1e-6, atol=2.5e-7)
 
 
 def random_gaussians(size: tuple[int, int], reach: int) -> Drawn:
@@ -168,47 +233,62 @@ def test_layouts_change_nothing() -> None:
     assert torch.equal(draw_gaussians(5, (16, 64), **strided), draw_gaussians(5, (16, 64), **drawn))
 
 
-def test_the_number_of_threads_changes_nothing(threads: Callable[[int], None]) -> None:
-    people, draw = several_images(), KeypointHeatmaps(window="full", overlap="sum")
+DRAW: dict[str, Callable[..., Tensor]] = {
+    "heatmaps": lambda *people: KeypointHeatmaps(sigma=2.0, overlap="sum")(*people).heatmaps,
+    "fields": PartAffinityFields(STAR),
+}
+
+both = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW.keys())
+
+
+@both
+def test_the_number_of_threads_changes_nothing(draw: Callable[..., Tensor], threads: Callable[[int], None]) -> None:
     found = []
     for number in (1, 2, 5):
         threads(number)
-        found.append(draw(people, (160, 128), 1).heatmaps)
+        found.append(draw(several_images(), (160, 128), 1))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
 
+@both
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_other_dtypes(dtype: torch.dtype) -> None:
-    people, draw = several_images().nan_to_num(0.0, posinf=0.0).clamp(max=200).to(dtype), KeypointHeatmaps()
-    found, twin = draw(people, (21, 37), 4).heatmaps, by_twin(draw, people, (21, 37), 4).heatmaps
-    assert found.dtype == twin.dtype
+def test_other_dtypes(draw: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    people = several_images().nan_to_num(0.0, posinf=0.0).clamp(max=200).to(dtype)
+    found, twin = draw(people, (21, 37), 4), by_twin(draw, people, (21, 37), 4)
+    assert found.dtype == twin.dtype == torch.promote_types(dtype, torch.float32)
     torch.testing.assert_close(found, twin, rtol=1e-5, atol=2.5e-7)
 
 
-def test_gradients_of_places_come_from_the_twin() -> None:
-    people = several_images().nan_to_num(0.0).clamp(max=200).requires_grad_()
-    (found,) = torch.autograd.grad(KeypointHeatmaps()(people, (21, 37), 4).heatmaps.sum(), people)
-    assert found.abs().sum() > 0
+@both
+def test_gradients_of_places_come_from_the_twin(draw: Callable[..., Tensor]) -> None:
+    people = limbs_without_a_length().clamp(max=200).requires_grad_()
+    (gradient,) = torch.autograd.grad(draw(people, (21, 37), 4).sum(), people)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
 
 
-def test_compiles_without_a_break() -> None:
-    people, draw = several_images(), KeypointHeatmaps(sigma=2.0)
-    compiled = torch.compile(lambda points: draw(points, (21, 37), 4).heatmaps, backend="aot_eager", fullgraph=True)
-    assert torch.equal(compiled(people), draw(people, (21, 37), 4).heatmaps)
+@both
+def test_compiles_without_a_break(draw: Callable[..., Tensor]) -> None:
+    people = several_images()
+    compiled = torch.compile(lambda points: draw(points, (21, 37), 4), backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(people), draw(people, (21, 37), 4))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_gaussians_are_registered_in_full() -> None:
+def test_operators_are_registered_in_full() -> None:
     drawn = random_gaussians((16, 64), 8)
     torch.library.opcheck(torch.ops.lossatlas.gaussians.default, ((5, 16, 64), *drawn.values(), 4.6, True))
+    plane, center, sigma, _, _ = drawn.values()
+    limbs = (plane, center, center / center.norm(dim=1, keepdim=True), sigma, center.floor(), (center + 4).ceil())
+    torch.library.opcheck(torch.ops.lossatlas.fields.default, ((5, 2, 16, 64), *limbs, 1, 1.0, False, False))
 
 
-def test_memory_is_that_of_the_result() -> None:
-    people = torch.rand(8, 5, 17, 3) * 250 + 1
-    draw = KeypointHeatmaps(sigma=2.0, window="full", outside="draw")
+@both
+def test_memory_is_that_of_the_result(draw: Callable[..., Tensor]) -> None:
+    people = torch.rand(8, 5, 5, 3) * 250 + 1
     with PeakMemory() as memory:
-        found = draw(people, (64, 64), 4).heatmaps
+        found = draw(people, (64, 64), 4)
     assert memory.peak < 1.2 * found.nbytes
 
 

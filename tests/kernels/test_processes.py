@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lossatlas.losses import sigmoid_focal_loss
-from lossatlas.targets import KeypointHeatmaps
+from lossatlas.targets import COCO, KeypointHeatmaps, PartAffinityFields
 from tests.kernels.case import needs_kernels
 
 pytestmark = needs_kernels
@@ -20,7 +20,7 @@ pytestmark = needs_kernels
 SIZE = 100_000
 """Elements of several tasks, so that threads are used."""
 
-HEATMAPS = KeypointHeatmaps(sigma=2.0)
+HEATMAPS, FIELDS = KeypointHeatmaps(sigma=2.0), PartAffinityFields(COCO)
 
 
 def results(seed: int) -> Tensor:
@@ -33,9 +33,9 @@ def results(seed: int) -> Tensor:
     torch.set_num_threads(2)
     value = sigmoid_focal_loss(x, target, reduction="sum")
     (gradient,) = torch.autograd.grad(value, x)
-    maps = HEATMAPS(keypoints, (64, 64), 1).heatmaps
+    maps, fields = HEATMAPS(keypoints, (64, 64), 1).heatmaps, FIELDS(keypoints, (64, 64), 1)
     torch.set_num_threads(1)
-    return torch.stack((value.detach(), gradient.sum(), maps.sum()))
+    return torch.stack((value.detach(), gradient.sum(), maps.sum(), fields.abs().sum()))
 
 
 class Losses(Dataset[Tensor]):

@@ -1,12 +1,16 @@
-"""What is drawn on the cells of maps: Gaussians."""
+"""What is drawn on the cells of maps: Gaussians, and the fields of limbs."""
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from lossatlas.kernels import native
 from lossatlas.kernels.native import define, run
+
+Limit: TypeAlias = Literal["box", "straight", "round"]
+"""What limits a limb along its direction: its box, straight ends or round ones. The kernel knows the order."""
 
 
 def usable(*drawn: Tensor) -> bool:
@@ -35,6 +39,29 @@ def gaussians(size: tuple[int, int, int], drawn: Sequence[Tensor], limit: float,
     return maps
 
 
+def fields(
+    size: tuple[int, int, int], limbs: Sequence[Tensor], limit: Limit, width: float, open_edge: bool, last: bool
+) -> Tensor:
+    """Return fields of unit vectors along limbs, see `lossatlas.targets.PartAffinityFields`.
+
+    Args:
+        size: number, height and width of the fields.
+        limbs: of M limbs the field ``(M,)``, -1 for one that is not drawn, the start ``(M, 2)``, the unit vector
+            ``(M, 2)``, the length ``(M,)``, and the box of cells that it may lie on, first and last, both ``(M, 2)``.
+        limit: see `Limit`.
+        width: half the width.
+        open_edge: whether cells at exactly `width` are left out.
+        last: whether a cell holds the vector of the last limb of its field, or the mean.
+
+    Returns:
+        ``(*size[:1], 2, *size[1:])`` float32: x and y.
+    """
+    shape = (size[0], 2, *size[1:])
+    drawn = (each.contiguous() for each in limbs)
+    maps: Tensor = torch.ops.lossatlas.fields(shape, *drawn, get_args(Limit).index(limit), width, open_edge, last)
+    return maps
+
+
 def _gaussians(
     size: tuple[int, int, int],
     plane: Tensor,
@@ -54,4 +81,29 @@ define(
     "gaussians(SymInt[] size, Tensor plane, Tensor center, Tensor sigma, Tensor anchor, Tensor reach, float limit, "
     "bool add) -> Tensor",
     _gaussians,
+)
+
+
+def _fields(
+    size: tuple[int, ...],
+    plane: Tensor,
+    start: Tensor,
+    vector: Tensor,
+    length: Tensor,
+    low: Tensor,
+    high: Tensor,
+    limit: int,
+    width: float,
+    open_edge: bool,
+    last: bool,
+) -> Tensor:
+    maps = start.new_empty(size)
+    run("fields", (plane, start, vector, length, low, high, maps), (limit, width, width**2, open_edge, last))
+    return maps
+
+
+define(
+    "fields(SymInt[] size, Tensor plane, Tensor start, Tensor vector, Tensor length, Tensor low, Tensor high, "
+    "int limit, float width, bool open_edge, bool last) -> Tensor",
+    _fields,
 )

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lossatlas.checks import check_choice, check_floating, check_number
+from lossatlas.kernels import maps as map_kernels
 from lossatlas.targets.gaussians import window_cells
 from lossatlas.targets.grid import Convention, to_cells
 from lossatlas.targets.skeletons import Skeleton
@@ -23,6 +24,8 @@ Region: TypeAlias = Literal["limb", "capsule", "box", "box_floor", "box_inclusiv
 * box_floor: from ⌊min(a, b) - width⌋ to ⌊max(a, b) + width⌋, the last one left out (the lightweight port).
 * box_inclusive: from ⌊min(a, b) - width⌋ to ⌈max(a, b) + width⌉ (mmpose 0.x).
 """
+
+_LIMITS: dict[Region, map_kernels.Limit] = {"capsule": "round", "limb": "straight"}
 
 FieldOverlap: TypeAlias = Literal["mean", "last"]
 """What a cell holds that lies on the limbs of several people: the mean of their vectors, or that of the last person."""
@@ -107,71 +110,88 @@ class PartAffinityFields:
         cells = to_cells(torch.where(labelled[..., None], points[..., :2], 0), size, stride, self.convention)
         ends = self.skeleton.limb_tensor(keypoints.device)
         start, end = cells[:, :, ends[:, 0]], cells[:, :, ends[:, 1]]
-        present = labelled[:, :, ends].all(-1) & ((end - start).norm(dim=-1) > 1e-7)
-        image, person, limb = present.nonzero().unbind(1)
-        start, end = start[present], end[present]
-        cell, which = self._cells(start, end, (image * len(ends) + limb) * (size[0] * size[1]), size)
-        planes = math.prod(batch) * len(ends) * size[0] * size[1]
-        if self.overlap == "last":
-            last = cell.new_zeros(planes).scatter_reduce(0, cell, person[which] + 1, "amax")
-            kept = last[cell] == person[which] + 1
-            cell, which = cell[kept], which[kept]
-        vector = (end - start) / (end - start).norm(dim=-1, keepdim=True)
-        count = cells.new_zeros(planes).index_add(0, cell, torch.ones_like(start[which, 0]))
-        share = vector[which] / count[cell][:, None]
-        plane = size[0] * size[1]
-        place = cell + cell // max(plane, 1) * plane  # in the map of x, which that of y follows
-        fields = cells.new_zeros(2 * planes).index_add(0, torch.cat((place, place + plane)), share.T.flatten())
+        length = (end - start).norm(dim=-1)
+        drawn = labelled[:, :, ends].all(-1) & (length > 1e-7)
+        number = math.prod(batch) * len(ends)
+        plane = torch.where(drawn, torch.arange(number, device=drawn.device).view(-1, 1, len(ends)), -1)
+        vector = (end - start) / torch.where(drawn, length, 1)[..., None]
+        limbs = _Limbs._make(each.flatten(0, 2) for each in (plane, start, vector, length, *self._box(start, end)))
+        if map_kernels.usable(limbs.start, *limbs):
+            limit = _LIMITS.get(self.region, "box")
+            last = self.overlap == "last"
+            fields = map_kernels.fields((number, *size), limbs, limit, self.width, self.open_edge, last)
+        else:
+            fields = self._draw(number, size, _Limbs._make(each[limbs.plane >= 0] for each in limbs))
         return fields.view(*batch, 2 * len(ends), *size)
 
-    def _cells(self, start: Tensor, end: Tensor, plane: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return the cells that lie on M limbs.
-
-        Args:
-            start: ``(M, 2)`` in cells.
-            end: ``(M, 2)``.
-            plane: ``(M,)`` place of the first cell of each limb's map.
-            size: height and width of the maps.
-
-        Returns:
-            ``(S,)`` places of the cells, and ``(S,)`` the limb that each lies on.
-        """
+    def _box(self, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the first and the last cell of each axis that can lie on limbs, all ``(*limbs, 2)``."""
         low, high = torch.minimum(start, end) - self.width, torch.maximum(start, end) + self.width
+        if self.region == "box":
+            return (low + 0.5).floor(), (high + 0.5).floor() - 1
+        if self.region == "box_floor":
+            return low.floor(), high.floor() - 1
+        return low.floor(), high.ceil()
+
+    def _draw(self, number: int, size: tuple[int, int], limbs: "_Limbs") -> Tensor:
+        """Draw by PyTorch, ``(number, 2, H, W)``."""
+        planes, plane = number * size[0] * size[1], size[0] * size[1]
+        cell, which = self._cells(limbs, size)
+        if self.overlap == "last":
+            last = cell.new_zeros(planes).scatter_reduce(0, cell, which + 1, "amax")
+            kept = last[cell] == which + 1
+            cell, which = cell[kept], which[kept]
+        count = limbs.start.new_zeros(planes).index_add(0, cell, torch.ones_like(limbs.length[which]))
+        share = limbs.vector[which] / count[cell][:, None]
+        place = cell + cell // max(plane, 1) * plane  # in the map of x, which that of y follows
+        fields = limbs.start.new_zeros(2 * planes).index_add(0, torch.cat((place, place + plane)), share.T.flatten())
+        return fields.view(number, 2, *size)
+
+    def _cells(self, limbs: "_Limbs", size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the places ``(S,)`` of the cells that lie on limbs, and ``(S,)`` the limb that each lies on."""
         # Limbs of about the same size together, so that no window is much larger than its limb.
-        bucket = (high - low).amax(-1).log2().ceil().clamp(max=math.log2(2 * max(*size, 1)))
-        cells, limbs = [plane[:0]], [plane[:0]]
+        sides = (limbs.high - limbs.low + 1).amax(-1).clamp(1, 2 * max(*size, 1))
+        bucket = sides.log2().ceil()
+        cells, which = [limbs.plane[:0]], [limbs.plane[:0]]
         for level in bucket.unique().tolist():
             row = (bucket == level).nonzero().squeeze(1)
-            first = low[row].floor().clamp(-(2**30), 2**30).long()
-            x = window_cells(first[:, 0], int(2**level) + 2, size[1])[:, None, :]
-            y = window_cells(first[:, 1], int(2**level) + 2, size[0])[:, :, None]
-            on_limb = self._on_limb(x, y, start[row, :, None, None], end[row, :, None, None])
-            index = (plane[row, None, None] + y * size[1] + x).expand_as(on_limb)
+            first = limbs.low[row].clamp(-(2**30), 2**30).long()
+            x = window_cells(first[:, 0], int(2**level), size[1])[:, None, :]
+            y = window_cells(first[:, 1], int(2**level), size[0])[:, :, None]
+            on_limb = self._on_limb(x, y, _Limbs._make(each[row][..., None, None] for each in limbs))
+            index = ((limbs.plane[row, None, None] * size[0] + y) * size[1] + x).expand_as(on_limb)
             cells.append(index[on_limb])
-            limbs.append(row[:, None, None].expand_as(on_limb)[on_limb])
-        return torch.cat(cells), torch.cat(limbs)
+            which.append(row[:, None, None].expand_as(on_limb)[on_limb])
+        return torch.cat(cells), torch.cat(which)
 
-    def _on_limb(self, x: Tensor, y: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        """Return which cells x ``(M, 1, X)``, y ``(M, Y, 1)`` lie on limbs with ends ``(M, 2, 1, 1)``."""
-        length = (end - start).norm(dim=1)
-        vx, vy = ((end - start) / length[:, None]).unbind(1)
-        dx, dy = x - start[:, 0], y - start[:, 1]
+    def _on_limb(self, x: Tensor, y: Tensor, limbs: "_Limbs") -> Tensor:
+        """Return which cells x ``(M, 1, X)``, y ``(M, Y, 1)`` lie on limbs, whose tensors have two axes more."""
+        vx, vy = limbs.vector.unbind(1)
+        dx, dy = x - limbs.start[:, 0], y - limbs.start[:, 1]
         along, distance2 = dx * vx + dy * vy, (dx * vy - dy * vx) ** 2
         if self.region == "capsule":
-            distance2 = distance2 + torch.maximum(-along, along - length).clamp(min=0) ** 2
+            distance2 = distance2 + torch.maximum(-along, along - limbs.length).clamp(min=0) ** 2
         on_limb: Tensor = distance2 < self.width**2 if self.open_edge else distance2 <= self.width**2
         if self.region == "capsule":
             return on_limb
         if self.region == "limb":
-            beside: Tensor = (along >= 0) & (along <= length)
-            return on_limb & beside
-        low, high = torch.minimum(start, end) - self.width, torch.maximum(start, end) + self.width
-        if self.region == "box":
-            low, high = (low + 0.5).floor(), (high + 0.5).floor() - 1
-        elif self.region == "box_floor":
-            low, high = low.floor(), high.floor() - 1
-        else:
-            low, high = low.floor(), high.ceil()
+            return on_limb & (along >= 0) & (along <= limbs.length)
         for axis, cell in enumerate((x, y)):
-            on_limb = on_limb & (cell >= low[:, axis]) & (cell <= high[:, axis])
+            on_limb = on_limb & (cell >= limbs.low[:, axis]) & (cell <= limbs.high[:, axis])
         return on_limb
+
+
+class _Limbs(NamedTuple):
+    """M limbs that are drawn."""
+
+    plane: Int[Tensor, " m"]
+    """Field of each, -1 for one that is not drawn."""
+    start: Float[Tensor, "m 2"]
+    """In cells."""
+    vector: Float[Tensor, "m 2"]
+    """Of length 1."""
+    length: Float[Tensor, " m"]
+    low: Float[Tensor, "m 2"]
+    """First cell that may lie on it."""
+    high: Float[Tensor, "m 2"]
+    """Last cell that may lie on it."""

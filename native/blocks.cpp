@@ -134,11 +134,13 @@ void Axes::store(int operand, std::int64_t begin, int count, const float* values
   });
 }
 
-float* Axes::in_place(int operand, std::int64_t begin, int count, std::int64_t shift) const {
+float* Axes::in_place(int operand, std::int64_t begin, int count, std::int64_t shift, std::int64_t step) const {
   const int last = axes_ - 1;
-  if (operands_[operand].dtype != DType::float32 || stride_[last][operand] != 1) return nullptr;
-  std::int64_t rest = begin / size_[last], offset = begin - rest * size_[last];
+  if (operands_[operand].dtype != DType::float32 || stride_[last][operand] != step) return nullptr;
+  // Divisions take longer than all else that is done here.
+  std::int64_t rest = last == 0 ? 0 : begin / size_[last], offset = begin - rest * size_[last];
   if (offset + count > size_[last]) return nullptr;
+  offset *= step;
   for (int axis = last - 1; axis >= 0; --axis) {
     const std::int64_t above = rest / size_[axis];
     offset += (rest - above * size_[axis]) * stride_[axis][operand];
@@ -169,6 +171,49 @@ void Axes::runs(int operand, std::int64_t begin, int count, const Body& body) co
       place[axis] = 0;
       ++place[axis - 1];
     }
+  }
+}
+
+namespace {
+
+using Four = float __attribute__((vector_size(16)));
+
+// Four runs of four numbers, which become four columns of four.
+inline void turn_four(const float* __restrict from, std::int64_t step, float* __restrict to, std::int64_t stride) {
+  Four a, b, c, d;
+  __builtin_memcpy(&a, from, sizeof(a));
+  __builtin_memcpy(&b, from + step, sizeof(b));
+  __builtin_memcpy(&c, from + 2 * step, sizeof(c));
+  __builtin_memcpy(&d, from + 3 * step, sizeof(d));
+  const Four ac_low{a[0], c[0], a[1], c[1]}, ac_high{a[2], c[2], a[3], c[3]};
+  const Four bd_low{b[0], d[0], b[1], d[1]}, bd_high{b[2], d[2], b[3], d[3]};
+  const Four first{ac_low[0], bd_low[0], ac_low[1], bd_low[1]}, second{ac_low[2], bd_low[2], ac_low[3], bd_low[3]};
+  const Four third{ac_high[0], bd_high[0], ac_high[1], bd_high[1]};
+  const Four fourth{ac_high[2], bd_high[2], ac_high[3], bd_high[3]};
+  __builtin_memcpy(to, &first, sizeof(first));
+  __builtin_memcpy(to + stride, &second, sizeof(second));
+  __builtin_memcpy(to + 2 * stride, &third, sizeof(third));
+  __builtin_memcpy(to + 3 * stride, &fourth, sizeof(fourth));
+}
+
+// Call body(row) for groups of four rows that cover all of them; the last two groups may overlap.
+template <class Body>
+inline void for_fours(std::int64_t rows, const Body& body) {
+  for (std::int64_t row = 0; row + 4 <= rows; row += 4) body(row);
+  if (rows % 4 != 0) body(rows - 4);
+}
+
+}  // namespace
+
+void turn(const float* from, std::int64_t step, int columns, std::int64_t rows, float* to, std::int64_t stride) {
+  for (int i = 0; i < columns; i += 4) {
+    for_fours(rows, [&](std::int64_t row) { turn_four(from + i * step + row, step, to + row * stride + i, stride); });
+  }
+}
+
+void turn_back(const float* from, std::int64_t stride, int columns, std::int64_t rows, float* to, std::int64_t step) {
+  for (int i = 0; i < columns; i += 4) {
+    for_fours(rows, [&](std::int64_t row) { turn_four(from + row * stride + i, stride, to + i * step + row, step); });
   }
 }
 

@@ -45,8 +45,9 @@ class Axes {
 
   void store(int operand, std::int64_t begin, int count, const float* values, std::int64_t shift = 0) const;
 
-  // The memory of float32 elements that lie side by side, else null.
-  float* in_place(int operand, std::int64_t begin, int count, std::int64_t shift) const;
+  // The memory of float32 elements that lie side by side, or any other `step` apart; null if they do not.
+  float* in_place(int operand, std::int64_t begin, int count, std::int64_t shift, std::int64_t step = 1) const;
+  std::int64_t step(int operand) const { return stride_[axes_ - 1][operand]; }
 
  protected:
   static constexpr int max_operands = 16;
@@ -83,6 +84,10 @@ inline void for_blocks(std::int64_t task, std::int64_t task_size, std::int64_t e
     body(begin, static_cast<int>(last - begin < width ? last - begin : width));
   }
 }
+
+// Turn `columns` columns, `step` apart, of at least 4 numbers each into `rows` rows, `stride` apart, and back.
+void turn(const float* from, std::int64_t step, int columns, std::int64_t rows, float* to, std::int64_t stride);
+void turn_back(const float* from, std::int64_t stride, int columns, std::int64_t rows, float* to, std::int64_t step);
 
 // Multiply a block by another.
 void multiply(Block& values, const float* factors);

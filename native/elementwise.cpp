@@ -72,8 +72,12 @@ class Elementwise {
       }
       if (layout_.given(gradient)) {
         if (layout_.given(upstream)) multiply(slope, layout_.load(upstream, begin, count, buffer));
-        if (factor != 1.0f) scale(slope.values, factor);
-        layout_.store(gradient, begin, count, slope.values);
+        if (float* to = count == block_size ? layout_.in_place(gradient, begin, count, 0) : nullptr) {
+          scale(slope.values, factor, to);
+        } else {
+          scale(slope.values, factor, buffer.values);
+          layout_.store(gradient, begin, count, buffer.values);
+        }
       }
       if (layout_.given(values)) layout_.store(values, begin, count, value.values);
       if (summing) {
@@ -98,8 +102,8 @@ class Elementwise {
     for (int i = 0; i < block_size; ++i) values[i] = kept[i] != 0.0f ? values[i] : 0.0f;
   }
 
-  static void scale(float* __restrict values, float factor) {
-    for (int i = 0; i < block_size; ++i) values[i] *= factor;
+  static void scale(const float* __restrict values, float factor, float* __restrict to) {
+    for (int i = 0; i < block_size; ++i) to[i] = values[i] * factor;
   }
 
   const Arguments& arguments_;

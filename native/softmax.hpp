@@ -40,16 +40,27 @@ class Rows {
         count_(count),
         width_(width),
         shift_(shift),
-        there_(count == width ? axes.in_place(operand, begin, count, shift) : nullptr) {}
+        step_(axes.step(operand)),
+        there_(count == width ? axes.in_place(operand, begin, count, shift, step_) : nullptr) {}
+
+  // Whether the classes of a pixel lie side by side; then all of them are brought and stored at once, to and from rows that
+  // are `stride` apart.
+  bool turned() const { return there_ != nullptr && step_ != 1 && planes_.stride == 1 && planes_.classes >= 4; }
+  void load_all(float* to, std::int64_t stride) const { turn(there_, step_, width_, planes_.classes, to, stride); }
+  void store_all(const float* from, std::int64_t stride) const {
+    turn_back(from, stride, width_, planes_.classes, there_, step_);
+  }
 
   // The numbers of class c, where they lie or brought to `to`.
   const float* load(std::int64_t c, float* to) const {
-    if (there_ != nullptr) return there_ + c * planes_.stride;
+    if (there_ != nullptr && step_ == 1) return there_ + c * planes_.stride;
     return axes_.load(operand_, begin_, count_, to, shift_ + c * planes_.stride, width_);
   }
 
   void store(std::int64_t c, const float* __restrict from) const {
-    if (there_ == nullptr) return axes_.store(operand_, begin_, count_, from, shift_ + c * planes_.stride);
+    if (there_ == nullptr || step_ != 1) {
+      return axes_.store(operand_, begin_, count_, from, shift_ + c * planes_.stride);
+    }
     float* __restrict to = there_ + c * planes_.stride;
     for (int i = 0; i < width_; ++i) to[i] = from[i];
   }
@@ -60,7 +71,7 @@ class Rows {
   const Planes& planes_;
   const std::int64_t begin_;
   const int count_, width_;
-  const std::int64_t shift_;
+  const std::int64_t shift_, step_;
   float* const there_;
 };
 
@@ -75,7 +86,8 @@ class Softmax {
   // `index` is that of the true class of each pixel, of which only `count` count, and of those what is not ignored.
   void compute(const float* __restrict index, int count, float ignored, const Rows& logits) {
     find(index, count, ignored);
-    for (std::int64_t c = 0; c < classes_; ++c) raise(logits.load(c, row(c)), row(c));
+    if (logits.turned()) logits.load_all(row(0), stride_);
+    for (std::int64_t c = 0; c < classes_; ++c) raise(logits.turned() ? row(c) : logits.load(c, row(c)), row(c));
     take_out();
     for (std::int64_t c = 0; c < classes_; ++c) add(row(c));
     finish();
@@ -97,6 +109,12 @@ class Softmax {
   // Give the true class of each pixel a number of its own.
   void put_back(const float* values) {
     for (int i = 0; i < width; ++i) exponentials_[place_[i]] = values[i];
+  }
+
+  // Store the rows, of which the kernel has made the gradient.
+  void store(const Rows& to) const {
+    if (to.turned()) return to.store_all(row(0), stride_);
+    for (std::int64_t c = 0; c < classes_; ++c) to.store(c, row(c));
   }
 
   // Set a class to 0 where a pixel does not count.

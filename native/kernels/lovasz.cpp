@@ -48,16 +48,6 @@ struct Problem {
     return (per_image ? image : 0) * (classes - first_class) + c - first_class;
   }
 
-  // Call body(begin, count) for the blocks of one task of an image.
-  template <int Width, class Body>
-  void for_blocks(std::int64_t task, std::int64_t task_size, const Body& body) const {
-    const std::int64_t start = task * task_size;
-    const std::int64_t end = start + task_size < pixels ? start + task_size : pixels;
-    for (std::int64_t begin = start; begin < end; begin += Width) {
-      body(begin, static_cast<int>(end - begin < Width ? end - begin : Width));
-    }
-  }
-
   const Arguments& arguments;
   Errors errors;
   float ignored;
@@ -71,36 +61,20 @@ struct Problem {
 };
 
 // Probabilities of classes that exclude each other: their errors, and the derivative of what is made of them.
-template <int Width>
 class Probabilities {
  public:
   explicit Probabilities(const Problem& problem) : p_(problem) {
-    const std::int64_t blocks = 131072 / (p_.classes * Width);
-    task_size_ = Width * (blocks < 1 ? 1 : blocks);
+    const std::int64_t blocks = 131072 / (p_.classes * block_size);
+    task_size_ = block_size * (blocks < 1 ? 1 : blocks);
     tasks_ = (p_.pixels + task_size_ - 1) / task_size_;
   }
 
   void errors() const {
     const Partials wrong(p_.images * tasks_);
-    parallel(p_.images * tasks_, p_.arguments.threads, [&](std::int64_t number) {
-      const std::int64_t image = number / tasks_;
-      Softmax<Width> softmax(p_.classes);
-      Block buffer, index_buffer, valid;
-      p_.template for_blocks<Width>(number % tasks_, task_size_, [&](std::int64_t begin, int count) {
-        const float* index = load(softmax, image, begin, count, buffer, index_buffer, valid);
-        std::int32_t outside = 0;
-        for (int i = 0; i < Width; ++i) {
-          const bool inside = (index[i] >= 0.0f) & (index[i] < static_cast<float>(p_.classes));
-          outside += (valid.values[i] != 0.0f) & !inside;
-        }
-        *wrong[number] += outside;
-        for (std::int64_t c = 0; c < p_.classes; ++c) {
-          const std::int64_t shift = p_.shift(Problem::slopes, image, c);
-          float* to = p_.layout.destination(Problem::slopes, begin, count, buffer, shift, Width);
-          write_errors(softmax, c, valid.values, to);
-          if (to == buffer.values) p_.layout.store(Problem::slopes, begin, count, to, shift);
-        }
-      });
+    for_softmax([&](Softmax& softmax, std::int64_t task, const auto& rows) {
+      *wrong[task] += softmax.wrong;
+      for (std::int64_t c = 0; c < p_.classes; ++c) make_errors(softmax, c, softmax.row(c));
+      softmax.store(rows(Problem::slopes));
     });
     if (wrong.total() != 0.0) throw Error{"a class index is out of range"};
   }
@@ -109,67 +83,68 @@ class Probabilities {
   void differentiate() const {
     const float* const upstream = p_.arguments.tensor(3).floats(p_.elements());
     check_storable(p_.arguments.tensor(4));
-    parallel(p_.images * tasks_, p_.arguments.threads, [&](std::int64_t number) {
-      const std::int64_t image = number / tasks_;
-      Softmax<Width> softmax(p_.classes);
-      const Array<float> steep(p_.classes * Width, 0.0f);
-      Block buffer, index_buffer, valid, drift;
-      p_.template for_blocks<Width>(number % tasks_, task_size_, [&](std::int64_t begin, int count) {
-        load(softmax, image, begin, count, buffer, index_buffer, valid);
-        for (int i = 0; i < Width; ++i) drift.values[i] = 0.0f;
-        for (std::int64_t c = p_.first_class; c < p_.classes; ++c) {
-          const float* slopes =
-              p_.layout.load(Problem::slopes, begin, count, buffer, p_.shift(Problem::slopes, image, c), Width);
-          weigh(softmax, c, slopes, upstream[p_.element(image, c)], steep.begin() + c * Width, drift.values);
-        }
-        for (std::int64_t c = 0; c < p_.classes; ++c) {
-          const std::int64_t shift = p_.shift(Problem::gradient, image, c);
-          float* to = p_.layout.destination(Problem::gradient, begin, count, buffer, shift, Width);
-          write_gradient(softmax, c, steep.begin() + c * Width, drift.values, valid.values, to);
-          if (to == buffer.values) p_.layout.store(Problem::gradient, begin, count, to, shift);
-        }
-      });
+    for_softmax([&](Softmax& softmax, std::int64_t task, const auto& rows) {
+      const Array<float> steep(p_.classes * softmax.width, 0.0f);
+      Block buffer, drift;
+      for (int i = 0; i < softmax.width; ++i) drift.values[i] = 0.0f;
+      for (std::int64_t c = p_.first_class; c < p_.classes; ++c) {
+        const float* slopes = rows(Problem::slopes).load(c, buffer.values);
+        weigh(softmax, c, slopes, upstream[p_.element(task / tasks_, c)], steep.begin() + c * softmax.width,
+              drift.values);
+      }
+      for (std::int64_t c = 0; c < p_.classes; ++c) {
+        make_gradient(softmax, c, steep.begin() + c * softmax.width, drift.values, softmax.row(c));
+        if (!softmax.all_valid()) softmax.clear_ignored(softmax.row(c));
+      }
+      softmax.store(rows(Problem::gradient));
     });
   }
 
  private:
-  // The softmax of a block; returns the indices.
-  const float* load(Softmax<Width>& softmax, std::int64_t image, std::int64_t begin, int count, Block& buffer,
-                    Block& index_buffer, Block& valid) const {
-    const float* index =
-        p_.layout.load(Problem::target, begin, count, index_buffer, p_.shift(Problem::target, image, 0), Width);
-    for (int i = 0; i < Width; ++i) valid.values[i] = (index[i] != p_.ignored) & (i < count) ? 1.0f : 0.0f;
-    softmax.compute(index, valid.values, [&](std::int64_t c) {
-      return p_.layout.load(Problem::input, begin, count, buffer, p_.shift(Problem::input, image, c), Width);
+  // Call body(softmax, task, rows) for all blocks of all images; rows(operand) is a block of an operand.
+  template <class Body>
+  void for_softmax(const Body& body) const {
+    parallel(p_.images * tasks_, p_.arguments.threads, [&](std::int64_t task) {
+      const std::int64_t image = task / tasks_;
+      Softmax softmax(p_.classes);
+      Block buffer;
+      for_blocks(task % tasks_, task_size_, p_.pixels, softmax.width, [&](std::int64_t begin, int count) {
+        const auto rows = [&](Problem::Operand operand) {
+          return Rows(p_.layout, operand, p_.planes[operand], begin, count, softmax.width, p_.shift(operand, image, 0));
+        };
+        const std::int64_t shift = p_.shift(Problem::target, image, 0);
+        const float* index = p_.layout.load(Problem::target, begin, count, buffer, shift, softmax.width);
+        softmax.compute(index, count, p_.ignored, rows(Problem::input));
+        body(softmax, task, rows);
+      });
     });
-    return index;
   }
 
-  static void write_errors(const Softmax<Width>& softmax, std::int64_t c, const float* __restrict valid,
-                           float* __restrict to) {
-    const float* __restrict e = softmax.exponentials(c);
+  static void make_errors(const Softmax& softmax, std::int64_t c, float* __restrict e) {
     const float own = static_cast<float>(c);
-    for (int i = 0; i < Width; ++i) {
-      const bool is_own = softmax.is_true(i, own);
-      to[i] = mark(is_own ? softmax.miss[i] : e[i] * softmax.scale[i], is_own, valid[i] != 0.0f);
+    for (int i = 0; i < softmax.width; ++i) {
+      const bool is_own = softmax.truth[i] == own;
+      e[i] = mark(is_own ? softmax.miss[i] : e[i] * softmax.scale[i], is_own, softmax.valid(i));
     }
   }
 
-  static void weigh(const Softmax<Width>& softmax, std::int64_t c, const float* __restrict slopes, float upstream,
+  static void weigh(const Softmax& softmax, std::int64_t c, const float* __restrict slopes, float upstream,
                     float* __restrict steep, float* __restrict drift) {
-    const float* __restrict e = softmax.exponentials(c);
-    for (int i = 0; i < Width; ++i) {
+    const float* __restrict e = softmax.row(c);
+    const float own = static_cast<float>(c);
+    for (int i = 0; i < softmax.width; ++i) {
+      const float p = softmax.truth[i] == own ? softmax.hit[i] : e[i] * softmax.scale[i];
       steep[i] = slopes[i] * upstream;
-      drift[i] += e[i] * softmax.scale[i] * steep[i];
+      drift[i] += p * steep[i];
     }
   }
 
-  static void write_gradient(const Softmax<Width>& softmax, std::int64_t c, const float* __restrict steep,
-                             const float* __restrict drift, const float* __restrict valid, float* __restrict to) {
-    const float* __restrict e = softmax.exponentials(c);
-    for (int i = 0; i < Width; ++i) {
-      const float slope = e[i] * softmax.scale[i] * (steep[i] - drift[i]);
-      to[i] = valid[i] != 0.0f ? slope : 0.0f;
+  static void make_gradient(const Softmax& softmax, std::int64_t c, const float* __restrict steep,
+                            const float* __restrict drift, float* __restrict e) {
+    const float own = static_cast<float>(c);
+    for (int i = 0; i < softmax.width; ++i) {
+      const float p = softmax.truth[i] == own ? softmax.hit[i] : e[i] * softmax.scale[i];
+      e[i] = p * (steep[i] - drift[i]);
     }
   }
 
@@ -189,7 +164,7 @@ class Answers {
       const std::int64_t plane = number / tasks, image = plane / p_.classes, c = plane % p_.classes;
       const std::int64_t shift = p_.shift(Problem::slopes, image, c);
       Block x_buffer, target_buffer, buffer, out;
-      p_.for_blocks<block_size>(number % tasks, task_size, [&](std::int64_t begin, int count) {
+      for_blocks(number % tasks, task_size, p_.pixels, block_size, [&](std::int64_t begin, int count) {
         const float* x =
             p_.layout.load(Problem::input, begin, count, x_buffer, p_.shift(Problem::input, image, c));
         const float* target =
@@ -244,10 +219,8 @@ void lovasz(const Arguments& arguments) {
   const Problem problem(arguments, Tensor{});
   if (problem.errors != Errors::softmax) {
     Answers(problem).errors();
-  } else if (problem.classes <= 64) {
-    Probabilities<wide>(problem).errors();
   } else {
-    Probabilities<narrow>(problem).errors();
+    Probabilities(problem).errors();
   }
   float* const elements = arguments.tensor(3).floats(problem.elements());
   float* const valid = arguments.tensor(4).floats(problem.elements());
@@ -268,12 +241,7 @@ void lovasz(const Arguments& arguments) {
 }
 
 void lovasz_chain(const Arguments& arguments) {
-  const Problem problem(arguments, arguments.tensor(4));
-  if (problem.classes <= 64) {
-    Probabilities<wide>(problem).differentiate();
-  } else {
-    Probabilities<narrow>(problem).differentiate();
-  }
+  Probabilities(Problem(arguments, arguments.tensor(4))).differentiate();
 }
 
 }  // namespace

@@ -208,11 +208,11 @@ class Exclusive {
         write(others[c], softmax.scale, drift.values, width, softmax.row(c));
       }
       softmax.put_back(values.values);
-      const Rows to(p_.layout, Problem::gradient, p_.gradient_plane, begin, count, width, image * p_.gradient_image);
-      for (std::int64_t c = 0; c < p_.classes; ++c) {
-        if (!softmax.all_valid()) softmax.clear_ignored(softmax.row(c));
-        to.store(c, softmax.row(c));
+      if (!softmax.all_valid()) {
+        for (std::int64_t c = 0; c < p_.classes; ++c) softmax.clear_ignored(softmax.row(c));
       }
+      softmax.store(Rows(p_.layout, Problem::gradient, p_.gradient_plane, begin, count, width,
+                         image * p_.gradient_image));
     });
   }
 

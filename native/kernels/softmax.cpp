@@ -116,10 +116,7 @@ class ClassCosts {
                       softmax.row(c));
       }
       softmax.put_back(own.values);
-      const Rows to(layout_, gradient, gradient_, begin, count, width);
-      for (std::int64_t c = 0; c < input_.classes; ++c) {
-        to.store(c, softmax.row(c));
-      }
+      softmax.store(Rows(layout_, gradient, gradient_, begin, count, width));
     });
     return sum.total();
   }

@@ -13,11 +13,13 @@ from lossatlas.lab.data.segmentation import VOID
 from lossatlas.lab.facts import Facts
 from lossatlas.lab.learner import SegmentationLearner
 from lossatlas.lab.loading import scoring_batches
+from lossatlas.lab.optimization import build_optimizer
 from lossatlas.lab.registry import build_network, find_objective
 from lossatlas.lab.tasks import TASKS, default_recipe
 from lossatlas.lab.training import build_objective, run_trial
 from lossatlas.lab.trial import TrialConfig
 from lossatlas.lab.variants import slot_losses
+from lossatlas.losses import cross_entropy
 from lossatlas.losses.catalog import CATALOG
 from lossatlas.objectives import SegmentationOutputs
 from tests.lab.training.blobs import blobs_data
@@ -213,3 +215,16 @@ def test_a_trial_learns(tmp_path):
 
 def test_both_objectives_are_found_by_their_names():
     assert find_objective("deep_segmentation").task == find_objective("segmentation").task == "segmentation"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_features_can_speak_for_a_class_that_is_rare_at_first(seed):
+    network = build_network("segmentation", Facts(2), seed=seed)
+    optimizer = build_optimizer(network, config())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+    for _ in range(20):
+        optimizer.zero_grad()
+        cross_entropy(network(images).logits, torch.zeros(2, 32, 32, dtype=torch.int64)).backward()
+        optimizer.step()
+    # Features are not negative: with weights of one sign they would all speak for the same class, at any place.
+    assert ((network.head.weight > 0).sum((1, 2, 3)) > 0).all()

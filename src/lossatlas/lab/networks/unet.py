@@ -34,9 +34,12 @@ def _two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _head(channels: int, classes: int) -> nn.Conv2d:
-    """Return a layer whose classes are about equally probable at first, for every loss alike."""
+    """Return a layer whose classes are about equally probable at first, for every loss alike.
+
+    Its weights are large beside the first updates of AdamW. Ones of 0.01 would soon all have the sign that favours the
+    commonest class; features that are never negative could then only speak for it, and the others be never found.
+    """
     head = nn.Conv2d(channels, classes, 1)
-    nn.init.normal_(head.weight, std=0.01)
     assert head.bias is not None
     nn.init.zeros_(head.bias)
     return head

@@ -42,6 +42,9 @@ double* Tensor::doubles(std::int64_t expected) const {
 std::int64_t* Tensor::integers(std::int64_t expected) const {
   return static_cast<std::int64_t*>(array(*this, DType::int64, expected));
 }
+std::uint8_t* Tensor::booleans(std::int64_t expected) const {
+  return static_cast<std::uint8_t*>(array(*this, DType::boolean, expected));
+}
 
 double Tensor::scalar() const {
   if (!given() || elements() != 1) throw Error{"a tensor with one element is needed"};

@@ -35,6 +35,7 @@ struct Tensor {
   float* floats(std::int64_t expected) const;
   double* doubles(std::int64_t expected) const;
   std::int64_t* integers(std::int64_t expected) const;
+  std::uint8_t* booleans(std::int64_t expected) const;
 
   // The number that a tensor with one element holds.
   double scalar() const;

@@ -1,51 +1,53 @@
 """The choice that SimOTA and RTMDet share: each object takes as many predictions as fit it, the cheapest ones."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lossatlas.assign.assignment import blocks
-from lossatlas.assign.selection import settle, top_mask
+from lossatlas.assign.candidates import Pairs, Reach, all_pairs, best_pairs, pairs, reached
+from lossatlas.assign.selection import settle
 from lossatlas.boxes.geometry import overlap
+
+Pool = Literal["own", "any"]
 
 
 class PairCosts(NamedTuple):
-    """What some objects would pay for each prediction, all ``(N, P)``."""
+    """What objects would pay for predictions, pair by pair: both ``(N,)``."""
 
     cost: Tensor
     iou: Tensor
-    candidate: Tensor
-    """Mask of the pairs that may be matched."""
 
 
 def dynamic_k_matching(
-    costs: Callable[[slice], PairCosts], objects: int, like: Tensor, topk: int, block_size: int | None
+    reach: Reach, pool: Pool, costs: Callable[[Tensor], Callable[[Pairs], PairCosts]], topk: int
 ) -> Tensor:
     """Return the object of each prediction, in canonical order, or -1.
 
     Args:
-        costs: returns the costs of a slice of the objects.
-        objects: number of objects.
-        like: ``(P, ...)``, for the number of predictions, dtype and device.
+        reach: which predictions are candidates of which object.
+        pool: whether an object takes only its ``"own"`` candidates, or those of ``"any"`` object.
+        costs: takes the rows of all predictions that are a candidate of any object, and returns what takes pairs of
+            objects and of these predictions, by their place among the rows, and returns their costs.
         topk: how many of an object's highest IoUs add up to how many predictions it takes.
-        block_size: objects at a time.
     """
-    nothing = torch.empty(0, dtype=torch.int64, device=like.device)
-    claimants, claimed, strength = [nothing], [nothing], [like.new_empty(0)]
-    for block in blocks(objects, len(like), block_size) if len(like) else ():
-        cost, iou, candidate = costs(block)
-        highest = torch.where(candidate, iou.nan_to_num(), 0).topk(min(topk, len(like)), dim=1).values
-        # Column by column: the order of a sum over rows may depend on how many rows there are.
-        count = sum(highest.unbind(1), highest.new_zeros(len(highest))).long().clamp(min=1)
-        score = torch.where(candidate, -cost.clamp(max=torch.finfo(cost.dtype).max), -torch.inf)
-        chosen = top_mask(score, topk, count)
-        rows, predictions = chosen.nonzero().unbind(1)
-        claimants.append(rows + block.start)
-        claimed.append(predictions)
+    rows = reached(reach).nonzero().squeeze(1)
+    if pool == "own":
+        found = pairs(reach.of(rows))
+    else:
+        found = all_pairs(len(reach.boxes), reach.places[rows], reach.block_size)
+    costs_of = costs(rows)
+    nothing = torch.empty(0, dtype=torch.int64, device=rows.device)
+    claimants, claimed, strength = [nothing], [nothing], [reach.boxes.new_empty(0)]
+    for some in found:
+        cost, iou = costs_of(some)
+        score = -cost.clamp(max=torch.finfo(cost.dtype).max)
+        chosen = best_pairs(some, score, topk, iou)
+        claimants.append(some.objects[chosen])
+        claimed.append(rows[some.predictions[chosen]])
         strength.append(score[chosen])
-    return settle(torch.cat(claimants), torch.cat(claimed), torch.cat(strength), len(like))
+    return settle(torch.cat(claimants), torch.cat(claimed), torch.cat(strength), len(reach.places))
 
 
 def matched_iou(boxes: Tensor, objects: Tensor, matched: Tensor) -> Tensor:

@@ -1,25 +1,23 @@
 """The assignment of RTMDet: SimOTA's choice by a cost with soft labels and a soft preference for the centre."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign.assignment import blocks, check_block_size, ordered_objects
-from lossatlas.assign.dynamic_k import PairCosts, dynamic_k_matching, matched_iou
-from lossatlas.assign.regions import check_class_logits, check_points, check_rows, edge_distances, points_in_crowd
+from lossatlas.assign.assignment import check_block_size, ordered_objects
+from lossatlas.assign.candidates import Pairs, Reach
+from lossatlas.assign.dynamic_k import PairCosts, Pool, dynamic_k_matching, matched_iou
+from lossatlas.assign.regions import check_class_logits, check_points, check_rows, points_in_crowd
 from lossatlas.assign.selection import to_rows
 from lossatlas.assign.soft_assignment import SoftAssignment
-from lossatlas.boxes.geometry import pairwise_iou
+from lossatlas.boxes.geometry import overlap
 from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
-
-Pool = Literal["own", "any"]
 
 _FURTHEST = 30.0
 """Exponent of ten beyond which a point is as far from the centre as can be: float32 ends at 38."""
@@ -44,7 +42,8 @@ class DynamicSoftLabel:
         topk: how many IoUs add up to k, at least 1.
         class_weight: factor of the class cost, at least 0.
         iou_weight: factor of the box cost, at least 0.
-        block_size: objects that are held against all predictions at a time; it changes memory, never the result.
+        block_size: objects that are held against all predictions at a time; it changes memory, never the result. None
+            takes kernels where they can be used.
 
     Raises:
         ValueError: a number out of its range, or an unknown `pool`.
@@ -110,21 +109,26 @@ class DynamicSoftLabel:
         objects = ordered_objects(target, boxes.dtype)
         labels = target["labels"][objects.rows].long()
         check_class_logits(class_logits, labels, len(points))
-        logits = class_logits.detach().to(boxes.dtype)
-        probability, background = logits.sigmoid(), F.softplus(logits)
-        others = background * probability**2
-        others = others.sum(1, keepdim=True) - others
-        in_pool = self._pool(points, objects.boxes) if self.pool == "any" else None
+        reach = Reach(objects.boxes, points, "inside", block_size=self.block_size)
 
-        def costs(block: slice) -> PairCosts:
-            iou = pairwise_iou(objects.boxes[block], boxes)
-            x, p, zero, other = (table[:, labels[block]].T for table in (logits, probability, background, others))
-            class_cost = (zero - iou * x) * (iou - p) ** 2 + other
-            cost = self.class_weight * class_cost - self.iou_weight * (iou + 1e-7).log()
-            cost = cost + self._center_cost(points, strides, objects.boxes[block])
-            return PairCosts(cost, iou, _inside(points, objects.boxes[block]) if in_pool is None else in_pool)
+        def costs(rows: Tensor) -> Callable[[Pairs], PairCosts]:
+            logits = class_logits[rows].detach().to(boxes.dtype)
+            probability, background = logits.sigmoid(), F.softplus(logits)
+            others = background * probability**2
+            others = others.sum(1, keepdim=True) - others
 
-        matched = dynamic_k_matching(costs, len(labels), boxes, self.topk, self.block_size)
+            def costs_of(pairs: Pairs) -> PairCosts:
+                own, prediction, label = objects.boxes[pairs.objects], rows[pairs.predictions], labels[pairs.objects]
+                iou = overlap(own, boxes[prediction]).iou
+                tables = logits, probability, background, others
+                x, p, zero, other = (table[pairs.predictions, label] for table in tables)
+                class_cost = (zero - iou * x) * (iou - p) ** 2 + other
+                cost = self.class_weight * class_cost - self.iou_weight * (iou + 1e-7).log()
+                return PairCosts(cost + self._center_cost(points[prediction], strides[prediction], own), iou)
+
+            return costs_of
+
+        matched = dynamic_k_matching(reach, self.pool, costs, self.topk)
         return SoftAssignment.build(
             to_rows(objects.rows, matched),
             points_in_crowd(points, objects.crowd, self.block_size),
@@ -132,19 +136,8 @@ class DynamicSoftLabel:
         )
 
     def _center_cost(self, points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
-        center_x, center_y = ((boxes[:, :2] + boxes[:, 2:]) / 2).T[:, :, None]
-        distance = ((points[:, 0] - center_x) ** 2 + (points[:, 1] - center_y) ** 2).sqrt() / strides
+        (x, y), (x1, y1, x2, y2) = points.unbind(1), boxes.unbind(1)
+        distance = ((x - (x1 + x2) / 2) ** 2 + (y - (y1 + y2) / 2) ** 2).sqrt() / strides
         # Not `pow`, whose last bit depends on where in memory an element lies.
         exponent: Tensor = (distance - self.center_radius).clamp(max=_FURTHEST)
         return (exponent * math.log(10)).exp()
-
-    def _pool(self, points: Tensor, boxes: Tensor) -> Tensor:
-        """Return the ``(P,)`` mask of the points inside any box."""
-        pool = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-        for block in blocks(len(boxes), len(points), self.block_size):
-            pool |= _inside(points, boxes[block]).any(0)
-        return pool
-
-
-def _inside(points: Tensor, boxes: Tensor) -> Tensor:
-    return edge_distances(points, boxes[:, None])[0] > 0

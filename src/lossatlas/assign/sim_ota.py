@@ -1,6 +1,6 @@
 """SimOTA, the assignment of YOLOX: a cost for each pair, and as many predictions for an object as fit it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign.assignment import blocks, check_block_size, ordered_objects
-from lossatlas.assign.dynamic_k import PairCosts, dynamic_k_matching, matched_iou
-from lossatlas.assign.regions import check_class_logits, check_points, check_rows, edge_distances, points_in_crowd
+from lossatlas.assign.assignment import check_block_size, ordered_objects
+from lossatlas.assign.candidates import Pairs, Reach, Rule, inside, near
+from lossatlas.assign.dynamic_k import PairCosts, Pool, dynamic_k_matching, matched_iou
+from lossatlas.assign.regions import check_class_logits, check_points, check_rows, points_in_crowd
 from lossatlas.assign.selection import to_rows
 from lossatlas.assign.soft_assignment import SoftAssignment
-from lossatlas.boxes.geometry import pairwise_iou
+from lossatlas.boxes.geometry import overlap
 from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 
 Region = Literal["center", "box_or_center"]
-Pool = Literal["own", "any"]
 
 _LOWEST_LOG = -100.0
 """Of a probability in a cross entropy, as in torch."""
@@ -50,7 +50,8 @@ class SimOTA:
         iou_weight: factor of the box cost, at least 0.
         penalty: what an outside prediction costs more, at least 0. Far above other costs it takes their precision:
             100 000 leaves steps of 0.008 in float32.
-        block_size: objects that are held against all predictions at a time; it changes memory, never the result.
+        block_size: objects that are held against all predictions at a time; it changes memory, never the result. None
+            takes kernels where they can be used.
 
     Raises:
         ValueError: a number out of its range, or an unknown `region` or `pool`.
@@ -123,41 +124,50 @@ class SimOTA:
         objects = ordered_objects(target, boxes.dtype)
         labels = target["labels"][objects.rows].long()
         check_class_logits(class_logits, labels, len(points))
-        class_costs = _class_costs(class_logits, objectness_logits, boxes)
-        in_pool = self._pool(points, strides, objects.boxes) if self.pool == "any" else None
+        _check_objectness(objectness_logits, len(points))
+        reach = self._reach(points, strides, objects.boxes)
 
-        def costs(block: slice) -> PairCosts:
-            candidate, inside = self._candidates(points, strides, objects.boxes[block])
-            iou = pairwise_iou(objects.boxes[block], boxes)
-            cost = self.class_weight * class_costs[:, labels[block]].T - self.iou_weight * (iou + 1e-8).log()
-            return PairCosts(
-                cost + torch.where(inside, 0, self.penalty), iou, candidate if in_pool is None else in_pool
-            )
+        def costs(rows: Tensor) -> Callable[[Pairs], PairCosts]:
+            objectness = None if objectness_logits is None else objectness_logits[rows]
+            class_costs, some = _class_costs(class_logits[rows], objectness, boxes), reach.of(rows)
 
-        matched = dynamic_k_matching(costs, len(labels), boxes, self.topk, self.block_size)
+            def costs_of(pairs: Pairs) -> PairCosts:
+                iou = overlap(objects.boxes[pairs.objects], boxes[rows[pairs.predictions]]).iou
+                class_cost = class_costs[pairs.predictions, labels[pairs.objects]]
+                cost = self.class_weight * class_cost - self.iou_weight * (iou + 1e-8).log()
+                return PairCosts(cost + self._penalty(some, pairs), iou)
+
+            return costs_of
+
+        matched = dynamic_k_matching(reach, self.pool, costs, self.topk)
         return SoftAssignment.build(
             to_rows(objects.rows, matched),
             points_in_crowd(points, objects.crowd, self.block_size),
             matched_iou(boxes, objects.boxes, matched),
         )
 
-    def _candidates(self, points: Tensor, strides: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which points are candidates for each box, and which of them are not outside, both ``(N, P)``."""
+    def _reach(self, points: Tensor, strides: Tensor, boxes: Tensor) -> Reach:
         radius = self.center_radius or (1.5 if self.region == "center" else 2.5)
-        center_x, center_y = ((boxes[:, :2] + boxes[:, 2:]) / 2).T[:, :, None]
-        offset = torch.maximum((points[:, 0] - center_x).abs(), (points[:, 1] - center_y).abs())
-        near = offset < radius * strides
-        if self.region == "center":
-            return near, near
-        in_box = edge_distances(points, boxes[:, None])[0] > 0
-        return near | in_box, near & in_box
+        rule: Rule = "near" if self.region == "center" else "either"
+        return Reach(boxes, points, rule, radius=radius * strides, block_size=self.block_size)
 
-    def _pool(self, points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
-        """Return the ``(P,)`` mask of the points that are a candidate for any box."""
-        pool = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-        for block in blocks(len(boxes), len(points), self.block_size):
-            pool |= self._candidates(points, strides, boxes[block])[0].any(0)
-        return pool
+    def _penalty(self, reach: Reach, pairs: Pairs) -> Tensor | float:
+        """Return what pairs cost more whose point is outside."""
+        if self.region == "center" and self.pool == "own":
+            return 0.0
+        points, boxes = reach.places[pairs.predictions], reach.boxes[pairs.objects]
+        assert reach.radius is not None
+        within = near(points, boxes, reach.radius[pairs.predictions])
+        if self.region == "box_or_center":
+            within &= inside(points, boxes)
+        return torch.where(within, 0.0, self.penalty).to(boxes.dtype)
+
+
+def _check_objectness(objectness_logits: Tensor | None, predictions: int) -> None:
+    if objectness_logits is not None and objectness_logits.shape != (predictions,):
+        raise ValueError(
+            f"`objectness_logits` must have shape ({predictions},), but got {tuple(objectness_logits.shape)}"
+        )
 
 
 def _class_costs(class_logits: Tensor, objectness_logits: Tensor | None, like: Tensor) -> Tensor:
@@ -166,10 +176,6 @@ def _class_costs(class_logits: Tensor, objectness_logits: Tensor | None, like: T
     if objectness_logits is None:
         hit, miss = F.logsigmoid(logits), F.logsigmoid(-logits)
     else:
-        if objectness_logits.shape != logits.shape[:1]:
-            raise ValueError(
-                f"`objectness_logits` must have shape ({len(logits)},), but got {tuple(objectness_logits.shape)}"
-            )
         objectness = F.logsigmoid(objectness_logits.detach().to(logits.dtype))
         hit = (F.logsigmoid(logits) + objectness[:, None]) / 2
         miss = (-hit.expm1()).log()

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign.assignment import blocks, check_block_size, ordered_objects
-from lossatlas.assign.regions import check_class_logits, check_points, check_rows, edge_distances, points_in_crowd
-from lossatlas.assign.selection import settle, to_rows, top_mask
+from lossatlas.assign.assignment import check_block_size, ordered_objects
+from lossatlas.assign.candidates import Reach, best_pairs, inside, pairs
+from lossatlas.assign.regions import check_class_logits, check_points, check_rows, points_in_crowd
+from lossatlas.assign.selection import settle, to_rows
 from lossatlas.assign.soft_assignment import SoftAssignment
 from lossatlas.boxes.formats import convert
-from lossatlas.boxes.geometry import overlap, pairwise_iou, safe_divide
+from lossatlas.boxes.geometry import overlap, safe_divide
 from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 
@@ -28,8 +29,7 @@ class _Scene(NamedTuple):
     """Predictions (P of them) and objects in canonical order (G of them) of an image."""
 
     points: Tensor
-    log_scores: Tensor
-    """``(P, C)`` ln σ of the class logits."""
+    class_logits: Tensor
     boxes: Tensor
     angles: Tensor
     """``(P,)`` atan(w / h) of the predicted boxes."""
@@ -65,7 +65,8 @@ class TaskAligned:
         min_side: sides of objects that are shorter, in pixels, are enlarged to it about the centre for the test of
             what is inside; None leaves them. ultralytics has the second stride, 16: without it an object between the
             points of the grid gets no positives.
-        block_size: objects that are held against all predictions at a time; it changes memory, never the result.
+        block_size: objects that are held against all predictions at a time; it changes memory, never the result. None
+            takes kernels where they can be used.
 
     Raises:
         ValueError: a number out of its range, or an unknown `order`, `conflict` or `measure`.
@@ -144,7 +145,7 @@ class TaskAligned:
         check_class_logits(class_logits, labels, len(points))
         scene = _Scene(
             points,
-            F.logsigmoid(class_logits.detach().to(boxes.dtype)),
+            class_logits.detach(),
             boxes,
             _angle(boxes),
             objects.boxes,
@@ -168,17 +169,14 @@ class TaskAligned:
     def _match(self, scene: _Scene) -> Tensor:
         nothing = torch.empty(0, dtype=torch.int64, device=scene.boxes.device)
         claimants, claimed, strength = [nothing], [nothing], [scene.boxes.new_empty(0)]
-        for block in blocks(len(scene.objects), len(scene.boxes), self.block_size):
-            u = self._pairwise(scene, block)
-            inside = edge_distances(scene.points, scene.reach[block, None])[0] > self.margin
-            log_t = self.alpha * scene.log_scores[:, scene.labels[block]].T + self.beta * u.log()
-            if self.order == "mask_first":
-                chosen = top_mask(torch.where(inside, log_t, -torch.inf), self.topk)
-            else:
-                chosen = top_mask(log_t, self.topk) & inside
-            rows, predictions = chosen.nonzero().unbind(1)
-            claimants.append(rows + block.start)
-            claimed.append(predictions)
+        for some in pairs(self._candidates(scene)):
+            u = self._overlap(scene, some.objects, some.predictions)
+            chosen = best_pairs(some, self._log_t(scene, some.objects, some.predictions, u), self.topk)
+            if self.order == "topk_first":
+                points, reach = scene.points[some.predictions[chosen]], scene.reach[some.objects[chosen]]
+                chosen = chosen[inside(points, reach, self.margin)]
+            claimants.append(some.objects[chosen])
+            claimed.append(some.predictions[chosen])
             strength.append(u[chosen])
         predictions = torch.cat(claimed)
         matched = settle(torch.cat(claimants), predictions, torch.cat(strength), len(scene.boxes))
@@ -187,35 +185,42 @@ class TaskAligned:
             matched[contested] = self._most_overlapped(scene, contested)
         return matched
 
+    def _candidates(self, scene: _Scene) -> Reach:
+        """Return what may have t > 0 for an object: what is around it, or what it overlaps, wherever its point is."""
+        if self.order == "mask_first":
+            return Reach(scene.reach, scene.points, "inside", self.margin, block_size=self.block_size)
+        return Reach(scene.objects, scene.boxes, "inside", block_size=self.block_size)
+
     def _most_overlapped(self, scene: _Scene, predictions: Tensor) -> Tensor:
         """Return the object around each of the predictions that it overlaps most."""
-        some = scene._replace(
-            points=scene.points[predictions], boxes=scene.boxes[predictions], angles=scene.angles[predictions]
-        )
-        best = some.boxes.new_full((len(predictions),), -1.0)
+        around = Reach(scene.reach, scene.points[predictions], "inside", self.margin, block_size=self.block_size)
+        best = scene.boxes.new_full((len(predictions),), -1.0)
         winner = torch.full_like(predictions, -1)
-        for block in blocks(len(scene.objects), len(predictions), self.block_size):
-            inside = edge_distances(some.points, some.reach[block, None])[0] > self.margin
-            highest, first = torch.where(inside, self._pairwise(some, block), -1.0).max(dim=0)  # the first maximum
-            winner = torch.where(highest > best, first + block.start, winner)
+        for some in pairs(around):
+            u = self._overlap(scene, some.objects, predictions[some.predictions]).nan_to_num()
+            first = settle(some.objects, some.predictions, u, len(predictions))
+            highest = best.new_full(best.shape, -1.0).scatter_reduce(0, some.predictions, u, "amax")
+            winner = torch.where(highest > best, first, winner)
             best = torch.maximum(best, highest)
         return winner
 
-    def _pairwise(self, scene: _Scene, block: slice) -> Tensor:
-        """Return u of some objects and all predictions, ``(N, P)``."""
+    def _overlap(self, scene: _Scene, objects: Tensor, predictions: Tensor) -> Tensor:
+        """Return u of pairs, ``(N,)``."""
+        boxes, own = scene.objects[objects], scene.boxes[predictions]
         if self.measure == "iou":
-            return pairwise_iou(scene.objects[block], scene.boxes)
-        return _positive_ciou(scene.objects[block, None], scene.boxes, scene.object_angles[block, None], scene.angles)
+            return overlap(boxes, own).iou
+        return _positive_ciou(boxes, own, scene.object_angles[objects], scene.angles[predictions])
+
+    def _log_t(self, scene: _Scene, objects: Tensor, predictions: Tensor, u: Tensor) -> Tensor:
+        """Return ln t of pairs, ``(N,)``."""
+        logits = scene.class_logits[predictions, scene.labels[objects]].to(u.dtype)
+        return self.alpha * F.logsigmoid(logits) + self.beta * u.log()
 
     def _quality(self, scene: _Scene, matched: Tensor) -> Tensor:
         rows = (matched >= 0).nonzero().squeeze(1)
         objects = matched[rows]
-        boxes, own = scene.objects[objects], scene.boxes[rows]
-        if self.measure == "iou":
-            u = overlap(boxes, own).iou
-        else:
-            u = _positive_ciou(boxes, own, scene.object_angles[objects], scene.angles[rows])
-        log_t = self.alpha * scene.log_scores[rows, scene.labels[objects]] + self.beta * u.log()
+        u = self._overlap(scene, objects, rows)
+        log_t = self._log_t(scene, objects, rows, u)
         best_t = log_t.new_full((len(scene.objects),), -torch.inf).scatter_reduce(0, objects, log_t, "amax")
         best_u = u.new_zeros(len(scene.objects)).scatter_reduce(0, objects, u, "amax")
         quality = u.new_zeros(len(matched))

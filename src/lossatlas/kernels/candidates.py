@@ -6,6 +6,9 @@ from torch import Tensor
 from lossatlas.kernels import native
 from lossatlas.kernels.native import define, run
 
+RULES = ("inside", "near", "either")
+"""Of what an object reaches, in the order of `reachable` in native/kernels/candidates.cpp."""
+
 
 def usable(*tensors: Tensor | None) -> bool:
     """Whether kernels take these numbers: float32 on the CPU, at least one of each. None is no tensor."""
@@ -30,6 +33,60 @@ def nearest(predictions: Tensor, objects: Tensor, most: int, *, squared: bool) -
     return place, distance
 
 
+def reachable(boxes: Tensor, places: Tensor, radius: Tensor | None, rule: str, margin: float) -> tuple[Tensor, Tensor]:
+    """Return how many predictions each object reaches, and which of them any object does.
+
+    Args:
+        boxes: ``(G, 4)`` xyxy of objects, contiguous.
+        places: ``(P, 2)`` points of predictions or ``(P, 4)`` xyxy boxes, contiguous.
+        radius: ``(P, 1)``, contiguous; None for the rule ``"inside"``.
+        rule: one of `RULES`.
+        margin: of the rule ``"inside"``.
+
+    Returns:
+        ``(G,)`` int64 and ``(P,)`` bool.
+    """
+    counts, any_ = torch.ops.lossatlas.reachable(boxes, places, radius, rule, margin)
+    return counts, any_
+
+
+def list_reachable(
+    boxes: Tensor, places: Tensor, radius: Tensor | None, counts: Tensor, total: int, rule: str, margin: float
+) -> Tensor:
+    """Return the predictions that each object reaches, one object's after the other's.
+
+    Args:
+        boxes: as for `reachable`, and so on.
+        places: ...
+        radius: ...
+        counts: ``(G,)`` what `reachable` has returned for these objects.
+        total: the sum of the counts, at least 1.
+        rule: ...
+        margin: ...
+
+    Returns:
+        ``(total,)`` int64.
+    """
+    found: Tensor = torch.ops.lossatlas.list_reachable(boxes, places, radius, counts, total, rule, margin)
+    return found
+
+
+def choose(score: Tensor, starts: Tensor, iou: Tensor | None, most: int) -> Tensor:
+    """Return which pairs are among the highest of their object; of equal ones the first.
+
+    Args:
+        score: ``(N,)`` float32, contiguous, object by object.
+        starts: ``(G + 1,)`` int64, where the pairs of each object begin, and N.
+        iou: ``(N,)`` float32, contiguous: an object takes only as many as its `most` highest add up to, at least one.
+        most: how many for each object.
+
+    Returns:
+        ``(N,)`` bool.
+    """
+    chosen: Tensor = torch.ops.lossatlas.choose(score, starts, iou, most)
+    return chosen
+
+
 def _nearest(predictions: Tensor, objects: Tensor, most: int, squared: bool) -> tuple[Tensor, Tensor]:
     distance = objects.new_empty(len(objects), most)
     place = torch.empty_like(distance, dtype=torch.int64)
@@ -37,4 +94,34 @@ def _nearest(predictions: Tensor, objects: Tensor, most: int, squared: bool) -> 
     return place, distance
 
 
+def _reachable(boxes: Tensor, places: Tensor, radius: Tensor | None, rule: str, margin: float) -> tuple[Tensor, Tensor]:
+    counts = torch.empty(len(boxes), dtype=torch.int64)
+    any_ = torch.zeros(len(places), dtype=torch.bool)
+    run("reachable", (places, radius, boxes, counts, any_, None, None), (RULES.index(rule), margin))
+    return counts, any_
+
+
+def _list_reachable(
+    boxes: Tensor, places: Tensor, radius: Tensor | None, counts: Tensor, total: int, rule: str, margin: float
+) -> Tensor:
+    found = torch.empty(total, dtype=torch.int64)
+    starts = counts.cumsum(0) - counts
+    again = torch.empty_like(starts)
+    run("reachable", (places, radius, boxes, again, None, starts, found), (RULES.index(rule), margin))
+    return found
+
+
+def _choose(score: Tensor, starts: Tensor, iou: Tensor | None, most: int) -> Tensor:
+    chosen = torch.empty_like(score, dtype=torch.bool)
+    run("choose", (score, starts, iou, chosen), (most,))
+    return chosen
+
+
 define("nearest(Tensor predictions, Tensor objects, SymInt most, bool squared) -> (Tensor, Tensor)", _nearest)
+define("reachable(Tensor boxes, Tensor places, Tensor? radius, str rule, float margin) -> (Tensor, Tensor)", _reachable)
+define(
+    "list_reachable(Tensor boxes, Tensor places, Tensor? radius, Tensor counts, SymInt total, str rule, float margin)"
+    " -> Tensor",
+    _list_reachable,
+)
+define("choose(Tensor score, Tensor starts, Tensor? iou, SymInt most) -> Tensor", _choose)

@@ -30,6 +30,11 @@ def numbers(generator: torch.Generator, shape: tuple[int, ...]) -> Pair:
     return 2 * torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
 
 
+def rendered(generator: torch.Generator, shape: tuple[int, ...]) -> Pair:
+    """Heatmaps and targets from 0 to 1."""
+    return torch.rand(shape, generator=generator), torch.rand(shape, generator=generator)
+
+
 def classes(generator: torch.Generator, shape: tuple[int, ...]) -> Pair:
     index = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
     return 4 * torch.randn(shape, generator=generator), index
@@ -75,6 +80,11 @@ def extremes(*targets: float) -> tuple[Pair, ...]:
     x = torch.tensor([0.0, -0.0, 1e-30, 1e-3, 1.0, 16.0, 17.5, 30.0, 80.0, 87.0, 88.0, 89.0, 100.0, 104.0, 1e4, 1e30])
     x = torch.cat((x, -x))
     return tuple((x, torch.full_like(x, target)) for target in targets)
+
+
+def small_extremes(*targets: float) -> tuple[Pair, ...]:
+    """Numbers whose squares are finite."""
+    return tuple((x[x.abs() < 1e18], target[x.abs() < 1e18]) for x, target in extremes(*targets))
 
 
 ELEMENTWISE: dict[str, Any] = {
@@ -144,6 +154,42 @@ CASES = (
         numbers,
         options=({}, {"beta": 0.0}, {"beta": 0.1}),
         edges=extremes(0, 1, -100),
+        **ELEMENTWISE,
+    ),
+    Case("smooth_l1_sigma", losses.smooth_l1_sigma_loss, numbers, options=({}, {"sigma": 1.0}), **ELEMENTWISE),
+    Case(
+        "balanced_l1",
+        losses.balanced_l1_loss,
+        numbers,
+        options=({}, {"alpha": 0.2, "gamma": 1.0, "beta": 0.5}),
+        edges=extremes(0, 1, -100),
+        **ELEMENTWISE,
+    ),
+    Case(
+        "focal_l1",
+        losses.focal_l1_loss,
+        numbers,
+        options=({}, {"beta": 1.0}, {"alpha": 2.0, "beta": 0.4}),
+        # Not 1: where x - y is nearly 1 its rounding is larger than the gradient of a beta of 1.
+        edges=extremes(0, -100),
+        **ELEMENTWISE,
+    ),
+    Case("mse", losses.mse_loss, numbers, edges=small_extremes(0, 1, -100), **ELEMENTWISE),
+    Case("l2", losses.l2_loss, numbers, edges=small_extremes(0, 1), **ELEMENTWISE),
+    Case(
+        "wing",
+        losses.wing_loss,
+        numbers,
+        options=({}, {"width": 1.0, "epsilon": 0.5}),
+        edges=extremes(0, 1, -100),
+        **ELEMENTWISE,
+    ),
+    Case(
+        "adaptive_wing",
+        losses.adaptive_wing_loss,
+        rendered,
+        options=({}, {"alpha": 1.5, "omega": 5.0, "epsilon": 0.3, "theta": 0.2}),
+        edges=extremes(0, 1, 0.25),
         **ELEMENTWISE,
     ),
     Case("huber", losses.huber_loss, numbers, options=({}, {"delta": 0.1}), edges=extremes(0, 1), **ELEMENTWISE),

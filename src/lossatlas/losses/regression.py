@@ -165,14 +165,17 @@ def smooth_l1_sigma_loss(
     """
     check_elementwise(input, target)
     check_number("sigma", sigma, above=0)
-    x, y = upcast(input, target)
-    error = x - y
-    if inside_weight is not None:
-        error = error * broadcastable("inside_weight", inside_weight, error)
-    loss = smooth_l1(error, beta=1 / sigma**2)
     if outside_weight is not None:
-        loss = loss * broadcastable("outside_weight", outside_weight, loss)
-    return reduce(loss, weight, reduction, normalizer)
+        outside_weight = broadcastable("outside_weight", outside_weight, input)
+        weight = outside_weight if weight is None else outside_weight * broadcastable("weight", weight, input)
+    beta = 1 / sigma**2
+    if inside_weight is None:
+        return reduced(
+            scaled_smooth_l1, input, target, beta, 1.0, weight=weight, reduction=reduction, normalizer=normalizer
+        )
+    x, y = upcast(input, target)
+    error = (x - y) * broadcastable("inside_weight", inside_weight, x)
+    return reduce(smooth_l1(error, beta), weight, reduction, normalizer)
 
 
 def huber_loss(
@@ -273,13 +276,20 @@ def balanced_l1_loss(
     for name, value in (("alpha", alpha), ("gamma", gamma), ("beta", beta)):
         check_number(name, value, above=0)
     check_number("gamma / alpha", gamma / alpha, at_most=80)
-    x, y = upcast(input, target)
     b = math.expm1(gamma / alpha)
+    return reduced(
+        balanced_l1, input, target, alpha, gamma, beta, b, weight=weight, reduction=reduction, normalizer=normalizer
+    )
+
+
+@fused("balanced_l1")
+def balanced_l1(x: Tensor, y: Tensor, alpha: float, gamma: float, beta: float, b: float) -> Tensor:
+    """Return the elements of `balanced_l1_loss`; b is exp(γ / α) - 1."""
     distance = (x - y).abs()
     inlier = distance.clamp(max=beta)
     near = alpha * (inlier + beta / b) * torch.log1p(b / beta * inlier) - alpha * inlier
     far = gamma * distance + gamma * beta / b - alpha * beta
-    return reduce(torch.where(distance < beta, near, far), weight, reduction, normalizer)
+    return torch.where(distance < beta, near, far)
 
 
 def focal_l1_loss(
@@ -333,14 +343,21 @@ def focal_l1_loss(
     if alpha is None:
         alpha = math.e * beta
     check_number("alpha", alpha, above=0)
-    x, y = upcast(input, target)
+    return reduced(
+        focal_l1, input, target, alpha, math.log(beta), weight=weight, reduction=reduction, normalizer=normalizer
+    )
+
+
+@fused("focal_l1")
+def focal_l1(x: Tensor, y: Tensor, alpha: float, log_beta: float) -> Tensor:
+    """Return the elements of `focal_l1_loss`."""
     distance = (x - y).abs()
     inlier = distance.clamp(max=1)
     # The square vanishes faster than the logarithm grows; at 0 itself it needs a finite one.
     log_inlier = inlier.clamp(min=torch.finfo(inlier.dtype).tiny).log()
-    near = -alpha * inlier**2 * (2 * (log_inlier + math.log(beta)) - 1) / 4
-    far = -alpha * math.log(beta) * distance + alpha * (2 * math.log(beta) + 1) / 4
-    return reduce(torch.where(distance < 1, near, far), weight, reduction, normalizer)
+    near = -alpha * inlier**2 * (2 * (log_inlier + log_beta) - 1) / 4
+    far = -alpha * log_beta * distance + alpha * (2 * log_beta + 1) / 4
+    return torch.where(distance < 1, near, far)
 
 
 L1Loss = module_form("L1Loss", l1_loss)

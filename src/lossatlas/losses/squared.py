@@ -9,7 +9,7 @@ from lossatlas.checks import check_choice, check_elementwise
 from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_sqrt
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import reduce
+from lossatlas.losses.reduction import fused, reduce, reduced
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 Dimensions: TypeAlias = int | tuple[int, ...] | None
@@ -55,8 +55,13 @@ def mse_loss(
         A.-M. Legendre, 1805 (least squares).
     """
     check_elementwise(input, target)
-    x, y = upcast(input, target)
-    return reduce((x - y) ** 2, weight, reduction, normalizer)
+    return reduced(scaled_squares, input, target, 1.0, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+@fused("squared_error")
+def scaled_squares(x: Tensor, y: Tensor, factor: float) -> Tensor:
+    """Return the elements of `mse_loss`, times a factor."""
+    return factor * (x - y) ** 2
 
 
 def l2_loss(
@@ -99,8 +104,7 @@ def l2_loss(
         A.-M. Legendre, 1805 (least squares).
     """
     check_elementwise(input, target)
-    x, y = upcast(input, target)
-    return reduce((x - y) ** 2 / 2, weight, reduction, normalizer)
+    return reduced(scaled_squares, input, target, 0.5, weight=weight, reduction=reduction, normalizer=normalizer)
 
 
 def rmse_loss(

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from lossatlas.checks import check_elementwise, check_number
-from lossatlas.dtypes import upcast
 from lossatlas.losses.arithmetic import safe_power
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import reduce
+from lossatlas.losses.reduction import fused, reduced
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -61,11 +60,18 @@ def wing_loss(
     check_elementwise(input, target)
     check_number("width", width, above=0)
     check_number("epsilon", epsilon, above=0)
-    x, y = upcast(input, target)
-    distance = (x - y).abs()
     offset = width - width * math.log1p(width / epsilon)
+    return reduced(
+        wing, input, target, width, epsilon, offset, weight=weight, reduction=reduction, normalizer=normalizer
+    )
+
+
+@fused("wing")
+def wing(x: Tensor, y: Tensor, width: float, epsilon: float, offset: float) -> Tensor:
+    """Return the elements of `wing_loss`; the offset is C."""
+    distance = (x - y).abs()
     near = width * torch.log1p(distance.clamp(max=width) / epsilon)
-    return reduce(torch.where(distance < width, near, distance - offset), weight, reduction, normalizer)
+    return torch.where(distance < width, near, distance - offset)
 
 
 def adaptive_wing_loss(
@@ -122,14 +128,30 @@ def adaptive_wing_loss(
     check_number("alpha", alpha, above=1)
     for name, value in (("omega", omega), ("epsilon", epsilon), ("theta", theta)):
         check_number(name, value, above=0)
-    x, y = upcast(input, target)
+    return reduced(
+        adaptive_wing,
+        input,
+        target,
+        alpha,
+        omega,
+        epsilon,
+        theta,
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
+    )
+
+
+@fused("adaptive_wing")
+def adaptive_wing(x: Tensor, y: Tensor, alpha: float, omega: float, epsilon: float, theta: float) -> Tensor:
+    """Return the elements of `adaptive_wing_loss`."""
     distance = (x - y).abs()
     power = alpha - y
     edge = (theta / epsilon) ** power
     slope = omega * power * (theta / epsilon) ** (power - 1) / (epsilon * (1 + edge))
     near = omega * torch.log1p(safe_power(distance.clamp(max=theta) / epsilon, power))
     far = slope * (distance - theta) + omega * torch.log1p(edge)
-    return reduce(torch.where(distance < theta, near, far), weight, reduction, normalizer)
+    return torch.where(distance < theta, near, far)
 
 
 WingLoss = module_form("WingLoss", wing_loss)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks import detection, poses
+from benchmarks import assignment, detection, poses
 from benchmarks.case import Case, Contender, Inputs
 from lossatlas import losses
 
@@ -237,5 +237,6 @@ CASES = (
         {"smp": _smp_of_masks("LovaszLoss", per_image=True), "kornia": _kornia("lovasz_hinge_loss")},
     ),
     *detection.CASES,
+    *assignment.CASES,
     *poses.CASES,
 )

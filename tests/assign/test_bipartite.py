@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from lossatlas.assign import Bipartite, MaxIoU
+from lossatlas.assign.candidates import Reach
+from tests.assign.cases import crowded_scene
 from tests.assign.scenes import (
     Box,
     claimed_by_crowd,
@@ -59,6 +61,21 @@ def test_rule(threshold: float | None) -> None:
         beyond += state.count(1) - served
     assert seen == {-1, 0, 1}
     assert (beyond > 0) == (threshold is not None)
+
+
+def test_many_objects_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+    ask = Bipartite._ask
+
+    def counted(self: Bipartite, reach: Reach, asking: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rounds.append(len(asking))
+        return ask(self, reach, asking, *others)
+
+    monkeypatch.setattr(Bipartite, "_ask", counted)
+    predictions, target = crowded_scene(3000, 150)
+    assert Bipartite(None)(predictions.priors, target).positive.sum() > 140
+    assert rounds[0] == 150
+    assert len(rounds) < 15
 
 
 def test_two_objects_with_one_best_prior_both_get_a_prior() -> None:

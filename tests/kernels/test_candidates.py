@@ -21,7 +21,7 @@ from tests.memory import PeakMemory
 
 pytestmark = needs_kernels
 
-ASSIGNERS = ("ATSS", "SimOTA", "TaskAligned", "DynamicSoftLabel", "Uniform")
+ASSIGNERS = ("ATSS", "SimOTA", "TaskAligned", "DynamicSoftLabel", "Uniform", "Bipartite")
 
 ODD = torch.tensor([[torch.nan, 1, 2, 3], [torch.inf, 1, 2, 3], [1, -torch.inf, 2, 3], [1e30, -1e30, 1e30, 5]])
 

@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
+from lossatlas.assign.assignment import Assignment, check_block_size, ordered_objects
+from lossatlas.assign.candidates import Reach, best_pairs, pairs, reached
 from lossatlas.assign.max_iou import MaxIoU
 from lossatlas.assign.regions import boxes_in_crowd, check_rows
-from lossatlas.assign.selection import to_rows
-from lossatlas.boxes.geometry import pairwise_iou
+from lossatlas.assign.selection import settle, to_rows
+from lossatlas.boxes.geometry import overlap
 from lossatlas.checks import check_number
 from lossatlas.dtypes import upcast
 
@@ -31,6 +32,7 @@ class Bipartite:
         crowd_threshold: a prior that is not positive is ignored if a crowd region covers this share of its area;
             None leaves such priors negative. No prior is ever assigned to a crowd region.
         block_size: objects or priors that are held against all others at a time; it changes memory, never the result.
+            None takes kernels where they can be used.
 
     Raises:
         ValueError: a number out of its range.
@@ -75,7 +77,7 @@ class Bipartite:
             ValueError: shapes that do not fit.
         """
         check_rows("priors", priors)
-        (priors,) = upcast(priors)
+        (priors,) = upcast(priors.detach())
         objects = ordered_objects(target, priors.dtype)
         matched = to_rows(objects.rows, self._greedy(priors, objects.boxes))
         if self.positive_threshold is not None:
@@ -90,28 +92,45 @@ class Bipartite:
         return Assignment.build(matched, boxes_in_crowd(priors, objects.crowd, self.crowd_threshold, self.block_size))
 
     def _greedy(self, priors: Tensor, boxes: Tensor) -> Tensor:
-        """Return the object of each prior that is some object's own, -1 for the other priors."""
+        """Return the object of each prior that is some object's own, -1 for the other priors.
+
+        All objects ask at once for the prior that they overlap most, a prior keeps the one that it overlaps most, and
+        those that it turns away, now or later, ask for their next. Since objects and priors rank each other by the
+        same number, with ties in one order, this ends with the pairs that are found by taking the best one of all
+        again and again, after a few rounds instead of one for each object.
+        """
         matched = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
-        best = boxes.new_zeros(len(boxes))
-        choice = torch.zeros_like(best, dtype=torch.int64)
-        stale = torch.ones_like(best, dtype=torch.bool)
-        for _ in range(min(len(priors), len(boxes))):
-            # Only the objects whose best prior has just been taken look for another one.
-            rows = stale.nonzero().squeeze(1)
-            best[rows], choice[rows] = self._best_free(priors, boxes[rows], matched < 0)
-            overlap, winner = best.max(dim=0)  # the first maximum
-            if not overlap > self.min_iou:
-                break
-            prior = choice[winner]
-            matched[prior] = winner
-            stale = (choice == prior) & (best > 0)
-            best[winner], stale[winner] = 0, False
+        reach = Reach(boxes, priors, "inside", block_size=self.block_size)
+        rows = reached(reach).nonzero().squeeze(1)
+        reach = reach.of(rows)
+        owner, best = matched[rows], priors.new_full((len(rows),), self.min_iou)
+        asking = torch.arange(len(boxes), device=boxes.device)
+        while len(asking):
+            objects, wanted, iou = self._ask(reach, asking, owner, best)
+            first = settle(objects, wanted, iou, len(rows))
+            won = first[wanted] == objects
+            left = owner[wanted[won]]
+            owner[wanted[won]], best[wanted[won]] = objects[won], iou[won]
+            asking = torch.cat((objects[~won], left[left >= 0])).sort().values
+        matched[rows] = owner
         return matched
 
-    def _best_free(self, priors: Tensor, boxes: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the highest IoU that each box has with a free prior, and the first prior that has it."""
-        best = boxes.new_zeros(len(boxes))
-        choice = torch.zeros_like(best, dtype=torch.int64)
-        for block in blocks(len(boxes), len(priors), self.block_size):
-            best[block], choice[block] = torch.where(free, pairwise_iou(boxes[block], priors), 0).max(dim=1)
-        return best, choice
+    def _ask(self, reach: Reach, asking: Tensor, owner: Tensor, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which objects find a prior that would rather have them, the best one of each, and their IoU.
+
+        Args:
+            reach: all objects and priors.
+            asking: ``(N,)`` objects that have no prior.
+            owner: ``(P,)`` object of each prior, or -1.
+            best: ``(P,)`` IoU of each prior with its object.
+        """
+        objects, wanted, overlaps = [asking[:0]], [asking[:0]], [best[:0]]
+        for some in pairs(reach._replace(boxes=reach.boxes[asking])):
+            own, prior = asking[some.objects], some.predictions
+            iou = overlap(reach.boxes[own], reach.places[prior]).iou
+            welcome = (iou > best[prior]) | ((iou == best[prior]) & (own < owner[prior]))
+            chosen = best_pairs(some, torch.where(welcome, iou, -torch.inf), 1)
+            objects.append(own[chosen])
+            wanted.append(prior[chosen])
+            overlaps.append(iou[chosen])
+        return torch.cat(objects), torch.cat(wanted), torch.cat(overlaps)

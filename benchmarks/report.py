@@ -75,7 +75,12 @@ def table(result: dict[str, Any]) -> str:
         "|" + "---|" * len(COLUMNS),
     ]
     lines += ["| " + " | ".join(row) + " |" for case in result["cases"] for row in rows(case)]
-    lines += ["", f"Allocator: `GLIBC_TUNABLES={result['tunables']}` for every contender; beside it glibc's default."]
+    lines += [
+        "",
+        f"Allocator: `GLIBC_TUNABLES={result['tunables']}` for every contender; beside it glibc's default.",
+        "",
+        "Where maps are drawn, they are what streaming writes, and the unit of memory.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -22,15 +22,14 @@ inline std::int64_t place(float x, std::int64_t length) {
 // The items of a list by the plane that each belongs to, in their order; those without one have a negative plane.
 class ByPlane {
  public:
-  ByPlane(const Tensor& plane, std::int64_t planes)
-      : count_(plane.size[0]), planes_(planes), starts_(planes + 2, 0), items_(count_, 0) {
-    const std::int64_t* of = plane.integers(count_);
-    for (std::int64_t i = 0; i < count_; ++i) {
+  ByPlane(const std::int64_t* of, std::int64_t count, std::int64_t planes)
+      : planes_(planes), starts_(planes + 2, 0), items_(count, 0) {
+    for (std::int64_t i = 0; i < count; ++i) {
       if (of[i] >= planes) throw Error{"a plane is out of range"};
       if (of[i] >= 0) ++starts_[of[i] + 2];
     }
     for (std::int64_t p = 2; p < planes + 2; ++p) starts_[p] += starts_[p - 1];
-    for (std::int64_t i = 0; i < count_; ++i) {
+    for (std::int64_t i = 0; i < count; ++i) {
       if (of[i] >= 0) items_[starts_[of[i] + 1]++] = i;
     }
   }
@@ -50,7 +49,7 @@ class ByPlane {
 
  private:
   static constexpr std::int64_t numbers_in_task = 65536;
-  std::int64_t count_, planes_;
+  std::int64_t planes_;
   Array<std::int64_t> starts_, items_;
 };
 

@@ -106,7 +106,7 @@ void fields(const Arguments& arguments) {
   const float half = static_cast<float>(arguments.number(1)), half2 = static_cast<float>(arguments.number(2));
   const float farthest2 = arguments.number(3) != 0 ? as_float(as_bits(half2) - 1) : half2;  // the number below
   const bool cover = arguments.number(4) != 0;
-  const ByPlane of(arguments.tensor(0), planes);
+  const ByPlane of(arguments.tensor(0).integers(limbs), limbs, planes);
   of.for_tasks(2 * size, arguments.threads, [&](std::int64_t first_plane, std::int64_t end_plane) {
     Array<std::int32_t> count(size, 0), crossed(height, 0);
     for (std::int64_t plane = first_plane; plane < end_plane; ++plane) {

@@ -186,6 +186,7 @@ def test_heatmaps_equal_the_twin(options: dict[str, Any], scene: Scene, instruct
     found, twin = draw(people, (21, 37), 4, boxes), by_twin(draw, people, (21, 37), 4, boxes)
     assert found.heatmaps.dtype == torch.float32
     assert torch.equal(found.drawn, twin.drawn)
+    assert torch.equal(found.heatmaps == 1, twin.heatmaps == 1) or not draw.unit_peaks
     torch.testing.assert_close(found.heatmaps, twin.heatmaps, rtol=1e-5, atol=2.5e-7)
     assert not found.drawn.any() or found.heatmaps.max() > 0.1
 
@@ -227,14 +228,8 @@ def test_what_is_not_a_number_is_seen(overlap: Overlap, instruction_set: str) ->
     torch.testing.assert_close(found[twin.isfinite()], twin[twin.isfinite()], rtol=1e-5, atol=2.5e-7)
 
 
-def test_layouts_change_nothing() -> None:
-    drawn = random_gaussians((16, 64), 8)
-    strided: Drawn = {name: torch.stack((value, value), -1)[..., 0] for name, value in drawn.items()}
-    assert torch.equal(draw_gaussians(5, (16, 64), **strided), draw_gaussians(5, (16, 64), **drawn))
-
-
 DRAW: dict[str, Callable[..., Tensor]] = {
-    "heatmaps": lambda *people: KeypointHeatmaps(sigma=2.0, overlap="sum")(*people).heatmaps,
+    "heatmaps": lambda *people: KeypointHeatmaps(sigma=2.0, overlap="sum", unit_peaks=True)(*people).heatmaps,
     "fields": PartAffinityFields(STAR),
 }
 
@@ -249,6 +244,19 @@ def test_the_number_of_threads_changes_nothing(draw: Callable[..., Tensor], thre
         found.append(draw(several_images(), (160, 128), 1))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+def test_layouts_of_gaussians_change_nothing() -> None:
+    drawn = random_gaussians((16, 64), 8)
+    strided: Drawn = {name: torch.stack((value, value), -1)[..., 0] for name, value in drawn.items()}
+    assert torch.equal(draw_gaussians(5, (16, 64), **strided), draw_gaussians(5, (16, 64), **drawn))
+
+
+@both
+def test_layouts_of_people_change_nothing(draw: Callable[..., Tensor]) -> None:
+    people = several_images()
+    strided = torch.stack((people, people), -1)[..., 0]
+    assert torch.equal(draw(strided, (21, 37), 4), draw(people, (21, 37), 4))
 
 
 @both
@@ -279,6 +287,10 @@ def test_compiles_without_a_break(draw: Callable[..., Tensor]) -> None:
 def test_operators_are_registered_in_full() -> None:
     drawn = random_gaussians((16, 64), 8)
     torch.library.opcheck(torch.ops.lossatlas.gaussians.default, ((5, 16, 64), *drawn.values(), 4.6, True))
+    numbers = [4.6, 0.0, 4.0, 4.0, 1.5, 0.0, 1.0, 1.0]
+    people = several_images().nan_to_num(0.0)
+    arguments = (people, torch.ones(3, 4), torch.full((3, 4), 3), (16, 64), numbers)
+    torch.library.opcheck(torch.ops.lossatlas.heatmaps.default, arguments)
     plane, center, sigma, _, _ = drawn.values()
     limbs = (plane, center, center / center.norm(dim=1, keepdim=True), sigma, center.floor(), (center + 4).ceil())
     torch.library.opcheck(torch.ops.lossatlas.fields.default, ((5, 2, 16, 64), *limbs, 1, 1.0, False, False))

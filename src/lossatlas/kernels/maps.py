@@ -9,6 +9,9 @@ from torch import Tensor
 from lossatlas.kernels import native
 from lossatlas.kernels.native import define, run
 
+CENTERS = ("exact", "round", "floor")
+"""Where a Gaussian stands, as in `KeypointHeatmaps`; the kernel knows the order."""
+
 Limit: TypeAlias = Literal["box", "straight", "round"]
 """What limits a limb along its direction: its box, straight ends or round ones. The kernel knows the order."""
 
@@ -37,6 +40,59 @@ def gaussians(size: tuple[int, int, int], drawn: Sequence[Tensor], limit: float,
     """
     maps: Tensor = torch.ops.lossatlas.gaussians(size, *(each.contiguous() for each in drawn), limit, add)
     return maps
+
+
+def heatmaps(
+    keypoints: Tensor,
+    sigma: Tensor,
+    reach: Tensor,
+    size: tuple[int, int],
+    line: tuple[tuple[float, float], float],
+    *,
+    limit: float,
+    add: bool,
+    center: str,
+    outside: bool,
+    unit_peaks: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the heatmaps of keypoints, see `lossatlas.targets.KeypointHeatmaps`.
+
+    Args:
+        keypoints: ``(B, N, K, 3)``.
+        sigma: ``(B, N)`` or the same number in another shape, in cells.
+        reach: the same, half the side of the window.
+        size: height and width of the maps.
+        line: factors of x and y and shift from cells to pixels.
+        limit: the highest exponent that is drawn, infinite for all.
+        add: whether a cell holds the sum of several, at most 1, or the highest.
+        center: see `CENTERS`.
+        outside: whether keypoints outside the map are drawn whose window reaches it.
+        unit_peaks: whether the cell that a Gaussian peaks in is 1.
+
+    Returns:
+        ``(B K, H, W)`` float32, and the map of each keypoint, ``(B, N, K)``, -1 for one that is not drawn.
+    """
+    (factor_x, factor_y), shift = line
+    numbers = (limit, float(add), factor_x, factor_y, shift, CENTERS.index(center), outside, unit_peaks)
+    drawn = (each.contiguous() for each in (keypoints, sigma, reach))
+    maps, plane = torch.ops.lossatlas.heatmaps(*drawn, size, [float(number) for number in numbers])
+    return maps, plane
+
+
+def _heatmaps(
+    keypoints: Tensor, sigma: Tensor, reach: Tensor, size: tuple[int, int], numbers: tuple[float, ...]
+) -> tuple[Tensor, Tensor]:
+    images, people, kinds, _ = keypoints.shape
+    plane = keypoints.new_empty((images, people, kinds), dtype=torch.int64)
+    maps = keypoints.new_empty((images * kinds, *size))
+    run("heatmaps", (keypoints, sigma, reach, plane, maps), tuple(numbers))
+    return maps, plane
+
+
+define(
+    "heatmaps(Tensor keypoints, Tensor sigma, Tensor reach, SymInt[] size, float[] numbers) -> (Tensor, Tensor)",
+    _heatmaps,
+)
 
 
 def fields(

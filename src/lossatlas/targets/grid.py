@@ -44,8 +44,8 @@ def to_cells(points: Points, size: tuple[int, int], stride: float, convention: C
     """
     check_floating("points", points)
     (points,) = upcast(points)
-    factor, shift = _line(points, size, stride, convention)
-    return (points - shift) / factor
+    factors, shift = line(size, stride, convention)
+    return (points - shift) / points.new_tensor(factors)
 
 
 def to_pixels(cells: Points, size: tuple[int, int], stride: float, convention: Convention = "center") -> Points:
@@ -69,8 +69,8 @@ def to_pixels(cells: Points, size: tuple[int, int], stride: float, convention: C
     """
     check_floating("cells", cells)
     (cells,) = upcast(cells)
-    factor, shift = _line(cells, size, stride, convention)
-    return cells * factor + shift
+    factors, shift = line(size, stride, convention)
+    return cells * cells.new_tensor(factors) + shift
 
 
 def cell_centers(
@@ -82,12 +82,12 @@ def cell_centers(
     return pixels[: size[1], 0], pixels[: size[0], 1]
 
 
-def _line(like: Tensor, size: tuple[int, int], stride: float, convention: Convention) -> tuple[Tensor, float]:
+def line(size: tuple[int, int], stride: float, convention: Convention) -> tuple[tuple[float, float], float]:
     """Return the factors of x and y and the shift of the line from cells to pixels."""
     check_choice("convention", convention, get_args(Convention))
     check_number("stride", stride, above=0)
-    factors = [float(stride)] * 2
+    factors = (float(stride), float(stride))
     if convention == "ends":
-        factors = [(stride * cells - 1) / max(cells - 1, 1) for cells in (size[1], size[0])]
-    shift = {"center": stride / 2 - 0.5, "area": stride / 2}.get(convention, 0.0)
-    return like.new_tensor(factors), shift
+        height, width = ((stride * cells - 1) / max(cells - 1, 1) for cells in size)
+        factors = (width, height)
+    return factors, {"center": stride / 2 - 0.5, "area": stride / 2}.get(convention, 0.0)

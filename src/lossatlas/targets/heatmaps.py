@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lossatlas.checks import check_choice, check_floating, check_number
+from lossatlas.kernels import maps as map_kernels
 from lossatlas.targets.gaussians import Overlap, draw_gaussians
-from lossatlas.targets.grid import Convention, to_cells
+from lossatlas.targets.grid import Convention, line, to_cells
 
 Center: TypeAlias = Literal["exact", "round", "floor"]
 """Where the Gaussian stands: at the keypoint, at the nearest cell, or at the cell below (left and up) of it."""
@@ -136,10 +137,37 @@ class KeypointHeatmaps:
             ValueError: shapes that do not fit, or no `boxes` where they are needed.
             TypeError: keypoints that are not floating point.
         """
+        _check_keypoints(keypoints)
+        *batch, people, kinds, _ = keypoints.shape
+        sigma = self._sigma(keypoints, size, boxes)
+        reach = self._reach(sigma)
+        if map_kernels.usable(keypoints, sigma, reach):
+            maps, plane = map_kernels.heatmaps(
+                keypoints.reshape(math.prod(batch), people, kinds, 3),
+                sigma,
+                reach,
+                size,
+                line(size, stride, self.convention),
+                limit=-math.log(self._least) if self._least else math.inf,
+                add=self.overlap == "sum",
+                center=self.center,
+                outside=self.outside == "draw",
+                unit_peaks=self.unit_peaks,
+            )
+            drawn = plane.view(*batch, people, kinds) >= 0
+        else:
+            maps, drawn = self._draw(keypoints, size, stride, sigma, reach)
+        maps = maps.view(*batch, kinds, *size)
+        if self.background:
+            maps = torch.cat((maps, 1 - maps.amax(-3, keepdim=True)), -3)
+        return HeatmapTargets(maps, drawn)
+
+    def _draw(
+        self, keypoints: Tensor, size: tuple[int, int], stride: float, sigma: Tensor, reach: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the heatmaps, but for the background's, by PyTorch."""
         center, cell = center_cells(keypoints, size, stride, self.center, self.convention)
         *batch, _, kinds, _ = keypoints.shape
-        sigma = self._sigma(center, size, boxes)
-        reach = self._reach(sigma)
         margin = reach[..., None, None] if self.outside == "draw" else 0
         limit = cell.new_tensor([size[1], size[0]])
         drawn = (keypoints[..., 2] > 0) & ((cell >= -margin) & (cell < limit + margin)).all(-1)
@@ -153,28 +181,29 @@ class KeypointHeatmaps:
             sigma[..., None].expand(drawn.shape).flatten(),
             anchor=cell.reshape(-1, 2),
             reach=reach[..., None].expand(drawn.shape).flatten(),
-            least=0.01 if self.window == "percent" else 0.0,
+            least=self._least,
             overlap=self.overlap,
         )
         if self.unit_peaks:
             inside = drawn & ((cell >= 0) & (cell < limit)).all(-1)
             column, row = cell[inside].unbind(1)
             maps[plane[inside], row, column] = 1
-        maps = maps.view(*batch, kinds, *size)
-        if self.background:
-            maps = torch.cat((maps, 1 - maps.amax(-3, keepdim=True)), -3)
-        return HeatmapTargets(maps, drawn)
+        return maps, drawn
 
-    def _sigma(self, center: Tensor, size: tuple[int, int], boxes: Tensor | None) -> Tensor:
+    @property
+    def _least(self) -> float:
+        return 0.01 if self.window == "percent" else 0.0
+
+    def _sigma(self, keypoints: Tensor, size: tuple[int, int], boxes: Tensor | None) -> Tensor:
         """Return σ of each person, ``(*batch, N)``."""
         base = math.sqrt(size[0] * size[1]) / 64 if self.sigma is None else self.sigma
-        people = center.shape[:-2]
+        people, dtype = keypoints.shape[:-2], torch.promote_types(keypoints.dtype, torch.float32)
         if not self.scale_aware:
-            return center.new_full(people, base)
+            return keypoints.new_full(people, base, dtype=dtype)
         if boxes is None or boxes.shape != (*people, 4):
             got = None if boxes is None else tuple(boxes.shape)
             raise ValueError(f"`boxes` must have shape {(*people, 4)} for a scale-aware σ, but got {got}")
-        longest = (boxes[..., 2:] - boxes[..., :2]).amax(-1).to(center.dtype)
+        longest = (boxes[..., 2:] - boxes[..., :2]).amax(-1).to(dtype)
         return (base * longest / BASE_SIZE).clamp(min=0.5)
 
     def _reach(self, sigma: Tensor) -> Tensor:
@@ -207,11 +236,15 @@ def center_cells(
         ValueError: keypoints of another shape.
         TypeError: keypoints that are not floating point.
     """
-    check_floating("keypoints", keypoints)
-    if keypoints.ndim < 3 or keypoints.shape[-1] != 3:
-        raise ValueError(f"`keypoints` must have shape (*batch, N, K, 3), but got {tuple(keypoints.shape)}")
+    _check_keypoints(keypoints)
     exact = to_cells(torch.where(keypoints[..., 2:] > 0, keypoints[..., :2], 0), size, stride, convention)
     cell = exact.floor() if center == "floor" else (exact + 0.5).floor()
     # What is far outside stays outside, and fits into an integer.
     cell = cell.clamp(-(2**30), 2**30)
     return exact if center == "exact" else cell, cell.long()
+
+
+def _check_keypoints(keypoints: Tensor) -> None:
+    check_floating("keypoints", keypoints)
+    if keypoints.ndim < 3 or keypoints.shape[-1] != 3:
+        raise ValueError(f"`keypoints` must have shape (*batch, N, K, 3), but got {tuple(keypoints.shape)}")

@@ -46,30 +46,43 @@ struct Columns {
       : count(tensor.size[0]),
         columns(tensor.size[1]),
         blocks((count + width - 1) / width),
-        values(columns * blocks * width, 0.0f),
         lowest(columns * blocks, infinity),
         highest(columns * blocks, -infinity) {
+    if (columns < 2 || columns > 4) throw Error{"predictions have 2, 3 or 4 numbers"};
+    values.allocate(columns * blocks * width);
     const float* rows = tensor.floats(count * columns);
     for_parts(blocks, blocks_in_task, threads, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t block = begin; block < end; ++block) {
-        for (std::int64_t column = 0; column < columns; ++column) read(rows + column, column, block);
+        // With a constant number of columns, taking them apart becomes vector code.
+        switch (columns) {
+          case 2: read<2>(rows, block); break;
+          case 3: read<3>(rows, block); break;
+          default: read<4>(rows, block);
+        }
       }
     });
   }
 
-  void read(const float* rows, std::int64_t column, std::int64_t block) const {
-    float* few = values.begin() + (column * blocks + block) * width;
+  template <int N>
+  void read(const float* rows, std::int64_t block) const {
     const int size = size_of(block);
+    const float* from = rows + block * width * N;
     alignas(64) float low[width], high[width];
-    for (int i = 0; i < width; ++i) low[i] = high[i] = infinity;
-    for (int i = 0; i < size; ++i) {
-      const float x = rows[(block * width + i) * columns];
-      few[i] = x;
-      low[i] = x == x ? x : infinity;
-      high[i] = x == x ? -x : infinity;
+    for (int column = 0; column < N; ++column) {
+      float* __restrict few = values.begin() + (column * blocks + block) * width;
+      if (size == width) {
+        for (int i = 0; i < width; ++i) few[i] = from[i * N + column];
+      } else {
+        for (int i = 0; i < size; ++i) few[i] = from[i * N + column];
+      }
+      for (int i = 0; i < width; ++i) {
+        const bool counts = (i < size) & (few[i] == few[i]);
+        low[i] = counts ? few[i] : infinity;
+        high[i] = counts ? -few[i] : infinity;
+      }
+      lowest[column * blocks + block] = lowest_of(low);
+      highest[column * blocks + block] = -lowest_of(high);
     }
-    lowest[column * blocks + block] = lowest_of(low);
-    highest[column * blocks + block] = -lowest_of(high);
   }
 
   const float* of(std::int64_t column) const { return values.begin() + column * blocks * width; }
@@ -315,12 +328,17 @@ struct Either {
 template <class Rule>
 inline int reached(const Rule& rule, int size, const float* left, const float* top, const float* right,
                    const float* bottom, const float* radius, std::int64_t first, std::int64_t* __restrict places) {
-  alignas(64) std::uint8_t within[width];
+  alignas(64) std::uint8_t within[width] = {};
   for (int i = 0; i < size; ++i) within[i] = rule(left[i], top[i], right[i], bottom[i], radius[i]);
   int count = 0;
-  for (int i = 0; i < size; ++i) {
-    places[count] = first + i;
-    count += within[i];
+  for (int eight = 0; eight < width; eight += 8) {
+    std::uint64_t any;
+    __builtin_memcpy(&any, within + eight, 8);
+    if (any == 0) continue;
+    for (int i = eight; i < eight + 8; ++i) {
+      places[count] = first + i;
+      count += within[i];
+    }
   }
   return count;
 }
@@ -329,15 +347,15 @@ template <class Rule>
 void reach(const Arguments& arguments) {
   const int threads = arguments.threads;
   const Columns predictions(arguments.tensor(0), threads);
-  const Columns radii(arguments.tensor(arguments.tensor(1).given() ? 1 : 0), threads);  // or what the rule never looks at
-  const std::int64_t objects = arguments.tensor(2).size[0], count = predictions.count, blocks = predictions.blocks;
-  const float* boxes = arguments.tensor(2).floats(objects * 4);
+  const std::int64_t objects = arguments.tensor(1).size[0], count = predictions.count, blocks = predictions.blocks;
+  const float* boxes = arguments.tensor(1).floats(objects * 4);
   const float margin = static_cast<float>(arguments.number(1));
-  std::int64_t* counts = arguments.tensor(3).integers(objects);
-  std::uint8_t* any = arguments.tensor(4).given() ? arguments.tensor(4).booleans(count) : nullptr;
-  const std::int64_t* starts = arguments.tensor(5).given() ? arguments.tensor(5).integers(objects) : nullptr;
-  std::int64_t* listed = starts != nullptr ? arguments.tensor(6).integers(arguments.tensor(6).size[0]) : nullptr;
-  const int right = predictions.columns == 4 ? 2 : 0, bottom = right + 1;
+  std::int64_t* counts = arguments.tensor(2).integers(objects);
+  std::uint8_t* any = arguments.tensor(3).given() ? arguments.tensor(3).booleans(count) : nullptr;
+  const std::int64_t* starts = arguments.tensor(4).given() ? arguments.tensor(4).integers(objects) : nullptr;
+  std::int64_t* listed = starts != nullptr ? arguments.tensor(5).integers(arguments.tensor(5).size[0]) : nullptr;
+  // A point is a rectangle without an area, with its radius beside it if the rule looks at one.
+  const int right = predictions.columns == 4 ? 2 : 0, bottom = right + 1, radius = predictions.columns == 3 ? 2 : 0;
   for_parts(objects, objects_in_task, threads, [&](std::int64_t begin, std::int64_t end) {
     std::int64_t near[width], places[width];
     for (std::int64_t g = begin; g < end; ++g) {
@@ -347,12 +365,12 @@ void reach(const Arguments& arguments) {
         const int size = static_cast<int>(blocks - first < width ? blocks - first : width);
         const int near_count = reached(rule, size, predictions.low(0) + first, predictions.low(1) + first,
                                        predictions.high(right) + first, predictions.high(bottom) + first,
-                                       radii.high(0) + first, first, near);
+                                       predictions.high(radius) + first, first, near);
         for (int n = 0; n < near_count; ++n) {
           const std::int64_t at = near[n] * width;
           const int place_count = reached(rule, predictions.size_of(near[n]), predictions.of(0) + at,
                                           predictions.of(1) + at, predictions.of(right) + at, predictions.of(bottom) + at,
-                                          radii.of(0) + at, at, places);
+                                          predictions.of(radius) + at, at, places);
           if (listed != nullptr) {
             for (int i = 0; i < place_count; ++i) listed[starts[g] + found + i] = places[i];
           }
@@ -368,8 +386,8 @@ void reach(const Arguments& arguments) {
   });
 }
 
-// tensors: points (P, 2) or boxes (P, 4) of predictions, the radius of each (P, 1) or none where the rule is inside, boxes of
-// objects (G, 4); results: how many
+// tensors: points of predictions (P, 2), with a radius (P, 3) unless the rule is inside, or their boxes (P, 4), boxes of objects
+// (G, 4); results: how many
 // predictions each object reaches (G) int64, which ones any object does (P) bool or none, which must be zeros; where the list
 // of each object begins (G) int64 and the lists one after the other, int64, or none of both. numbers: the rule, 0 inside, 1
 // near, 2 either; the margin.

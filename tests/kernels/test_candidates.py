@@ -180,3 +180,17 @@ def test_memory_is_a_few_megabytes(name: str) -> None:
     with PeakMemory() as memory:
         assert case.run(predictions, target, None).positive.any()
     assert memory.peak < 16_000_000  # 480 MB for one number of each pair
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_the_operators_are_registered_in_full() -> None:
+    operators = torch.ops.lossatlas
+    points, objects = 100 * torch.rand(40, 2), float_boxes(3, seed=0)
+    places = torch.cat((points, torch.full((40, 1), 20.0)), dim=1)
+    counts, _ = operators.reachable(objects, places, "either", 1.0)
+    total = int(counts.sum())
+    pairs_of = torch.rand(total), torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+    torch.library.opcheck(operators.nearest.default, (points, objects[:, :2].contiguous(), 5, True))
+    torch.library.opcheck(operators.reachable.default, (objects, places, "either", 1.0))
+    torch.library.opcheck(operators.list_reachable.default, (objects, places, counts, total, "either", 1.0))
+    torch.library.opcheck(operators.choose.default, (*pairs_of, torch.rand(total), 4))

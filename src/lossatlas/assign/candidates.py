@@ -34,7 +34,7 @@ class Reach(NamedTuple):
     @property
     def fused(self) -> bool:
         """Whether kernels are used."""
-        return self.block_size is None and candidates.usable(self.boxes, self.places, self.radius)
+        return self.block_size is None and candidates.usable(self.boxes, self.places)
 
     def of(self, predictions: Tensor) -> "Reach":
         """Return the same for the predictions in these rows."""
@@ -68,12 +68,12 @@ def reached(reach: Reach) -> Tensor:
 def pairs(reach: Reach) -> Iterator[Pairs]:
     """Yield all pairs of objects and predictions that they reach, as many at a time as fit into a fixed memory."""
     if reach.fused:
-        boxes, places, radius = _contiguous(reach)
-        counts, _ = candidates.reachable(boxes, places, radius, reach.rule, reach.margin)
+        boxes, places = _contiguous(reach)
+        counts, _ = candidates.reachable(boxes, places, reach.rule, reach.margin)
         objects = torch.arange(len(boxes))
         for block, size in _blocks_of_pairs(counts.tolist()):
             own = counts[block]
-            found = candidates.list_reachable(boxes[block], places, radius, own, size, reach.rule, reach.margin)
+            found = candidates.list_reachable(boxes[block], places, own, size, reach.rule, reach.margin)
             yield Pairs(objects[block].repeat_interleave(own, output_size=size), found, own, fused=True)
         return
     for block in blocks(len(reach.boxes), len(reach.places), reach.block_size):
@@ -169,9 +169,10 @@ def near(points: Tensor, boxes: Tensor, radius: Tensor) -> Tensor:
     return torch.maximum((x - (x1 + x2) / 2).abs(), (y - (y1 + y2) / 2).abs()) < radius
 
 
-def _contiguous(reach: Reach) -> tuple[Tensor, Tensor, Tensor | None]:
-    radius = None if reach.radius is None else reach.radius[:, None].contiguous()
-    return reach.boxes.contiguous(), reach.places.contiguous(), radius
+def _contiguous(reach: Reach) -> tuple[Tensor, Tensor]:
+    """Return the boxes and the places, with their radius if they have one, as kernels take them."""
+    places = reach.places if reach.radius is None else torch.cat((reach.places, reach.radius[:, None]), dim=1)
+    return reach.boxes.contiguous(), places.contiguous()
 
 
 def _blocks_of_pairs(counts: list[int]) -> Iterator[tuple[slice, int]]:

@@ -32,7 +32,7 @@ class _Scene(NamedTuple):
     class_logits: Tensor
     boxes: Tensor
     angles: Tensor
-    """``(P,)`` atan(w / h) of the predicted boxes."""
+    """``(P,)`` atan(w / h) of the predicted boxes, empty where no measure asks for it; likewise `object_angles`."""
     objects: Tensor
     labels: Tensor
     object_angles: Tensor
@@ -147,10 +147,10 @@ class TaskAligned:
             points,
             class_logits.detach(),
             boxes,
-            _angle(boxes),
+            self._angles(boxes),
             objects.boxes,
             labels,
-            _angle(objects.boxes),
+            self._angles(objects.boxes),
             self._reach(objects.boxes),
         )
         matched = self._match(scene)
@@ -159,6 +159,9 @@ class TaskAligned:
             points_in_crowd(points, objects.crowd, self.block_size),
             self._quality(scene, matched),
         )
+
+    def _angles(self, boxes: Tensor) -> Tensor:
+        return _angle(boxes) if self.measure == "ciou" else boxes.new_empty(0)
 
     def _reach(self, objects: Tensor) -> Tensor:
         if self.min_side is None:

@@ -10,10 +10,9 @@ RULES = ("inside", "near", "either")
 """Of what an object reaches, in the order of `reachable` in native/kernels/candidates.cpp."""
 
 
-def usable(*tensors: Tensor | None) -> bool:
-    """Whether kernels take these numbers: float32 on the CPU, at least one of each. None is no tensor."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    return all(tensor.dtype == torch.float32 and tensor.numel() > 0 for tensor in given) and native.usable(*given)
+def usable(*tensors: Tensor) -> bool:
+    """Whether kernels take these numbers: float32 on the CPU, at least one of each."""
+    return all(tensor.dtype == torch.float32 and tensor.numel() > 0 for tensor in tensors) and native.usable(*tensors)
 
 
 def nearest(predictions: Tensor, objects: Tensor, most: int, *, squared: bool) -> tuple[Tensor, Tensor]:
@@ -33,32 +32,29 @@ def nearest(predictions: Tensor, objects: Tensor, most: int, *, squared: bool) -
     return place, distance
 
 
-def reachable(boxes: Tensor, places: Tensor, radius: Tensor | None, rule: str, margin: float) -> tuple[Tensor, Tensor]:
+def reachable(boxes: Tensor, places: Tensor, rule: str, margin: float) -> tuple[Tensor, Tensor]:
     """Return how many predictions each object reaches, and which of them any object does.
 
     Args:
         boxes: ``(G, 4)`` xyxy of objects, contiguous.
-        places: ``(P, 2)`` points of predictions or ``(P, 4)`` xyxy boxes, contiguous.
-        radius: ``(P, 1)``, contiguous; None for the rule ``"inside"``.
+        places: points of predictions ``(P, 2)``, with a radius ``(P, 3)`` unless the rule is ``"inside"``, or boxes
+            ``(P, 4)`` xyxy; contiguous.
         rule: one of `RULES`.
         margin: of the rule ``"inside"``.
 
     Returns:
         ``(G,)`` int64 and ``(P,)`` bool.
     """
-    counts, any_ = torch.ops.lossatlas.reachable(boxes, places, radius, rule, margin)
+    counts, any_ = torch.ops.lossatlas.reachable(boxes, places, rule, margin)
     return counts, any_
 
 
-def list_reachable(
-    boxes: Tensor, places: Tensor, radius: Tensor | None, counts: Tensor, total: int, rule: str, margin: float
-) -> Tensor:
+def list_reachable(boxes: Tensor, places: Tensor, counts: Tensor, total: int, rule: str, margin: float) -> Tensor:
     """Return the predictions that each object reaches, one object's after the other's.
 
     Args:
         boxes: as for `reachable`, and so on.
         places: ...
-        radius: ...
         counts: ``(G,)`` what `reachable` has returned for these objects.
         total: the sum of the counts, at least 1.
         rule: ...
@@ -67,7 +63,7 @@ def list_reachable(
     Returns:
         ``(total,)`` int64.
     """
-    found: Tensor = torch.ops.lossatlas.list_reachable(boxes, places, radius, counts, total, rule, margin)
+    found: Tensor = torch.ops.lossatlas.list_reachable(boxes, places, counts, total, rule, margin)
     return found
 
 
@@ -94,20 +90,18 @@ def _nearest(predictions: Tensor, objects: Tensor, most: int, squared: bool) -> 
     return place, distance
 
 
-def _reachable(boxes: Tensor, places: Tensor, radius: Tensor | None, rule: str, margin: float) -> tuple[Tensor, Tensor]:
+def _reachable(boxes: Tensor, places: Tensor, rule: str, margin: float) -> tuple[Tensor, Tensor]:
     counts = torch.empty(len(boxes), dtype=torch.int64)
     any_ = torch.zeros(len(places), dtype=torch.bool)
-    run("reachable", (places, radius, boxes, counts, any_, None, None), (RULES.index(rule), margin))
+    run("reachable", (places, boxes, counts, any_, None, None), (RULES.index(rule), margin))
     return counts, any_
 
 
-def _list_reachable(
-    boxes: Tensor, places: Tensor, radius: Tensor | None, counts: Tensor, total: int, rule: str, margin: float
-) -> Tensor:
+def _list_reachable(boxes: Tensor, places: Tensor, counts: Tensor, total: int, rule: str, margin: float) -> Tensor:
     found = torch.empty(total, dtype=torch.int64)
     starts = counts.cumsum(0) - counts
     again = torch.empty_like(starts)
-    run("reachable", (places, radius, boxes, again, None, starts, found), (RULES.index(rule), margin))
+    run("reachable", (places, boxes, again, None, starts, found), (RULES.index(rule), margin))
     return found
 
 
@@ -118,10 +112,9 @@ def _choose(score: Tensor, starts: Tensor, iou: Tensor | None, most: int) -> Ten
 
 
 define("nearest(Tensor predictions, Tensor objects, SymInt most, bool squared) -> (Tensor, Tensor)", _nearest)
-define("reachable(Tensor boxes, Tensor places, Tensor? radius, str rule, float margin) -> (Tensor, Tensor)", _reachable)
+define("reachable(Tensor boxes, Tensor places, str rule, float margin) -> (Tensor, Tensor)", _reachable)
 define(
-    "list_reachable(Tensor boxes, Tensor places, Tensor? radius, Tensor counts, SymInt total, str rule, float margin)"
-    " -> Tensor",
+    "list_reachable(Tensor boxes, Tensor places, Tensor counts, SymInt total, str rule, float margin) -> Tensor",
     _list_reachable,
 )
 define("choose(Tensor score, Tensor starts, Tensor? iou, SymInt most) -> Tensor", _choose)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from benchmarks import assignment, detection, poses
 from benchmarks.case import Case, Contender, Inputs
@@ -26,6 +27,22 @@ def maps(generator: torch.Generator, size: int) -> Inputs:
     """Draw class logits of two square images of 19 classes, and their index map."""
     index = torch.randint(19, (2, size, size), generator=generator)
     return torch.randn(2, 19, size, size, generator=generator), index
+
+
+def qualities(generator: torch.Generator, size: int) -> Inputs:
+    """Draw logits of a dense detector, of which one in a thousand is positive and has a quality."""
+    quality = torch.rand(size, generator=generator)
+    return 2 * torch.randn(size, generator=generator), quality * (torch.rand(size, generator=generator) < 0.001)
+
+
+def _alrp(input: Tensor, target: Tensor) -> Tensor:
+    terms = losses.alrp_loss(input, target, localization_error=torch.full_like(input, 0.4))
+    return terms.classification + terms.localization
+
+
+def _rank_sort(input: Tensor, target: Tensor) -> Tensor:
+    terms = losses.rank_sort_loss(input, target)
+    return terms.ranking + terms.sorting
 
 
 def trained_maps(generator: torch.Generator, size: int) -> Inputs:
@@ -113,6 +130,7 @@ def _kornia(name: str, *options: Any) -> Callable[[], Contender]:
 
 
 DENSE = (100_000, 1_000_000, 8_000_000)
+RANKED = (100_000, 400_000, 1_600_000)
 MAPS = (64, 192, 512)
 LOVASZ = {"smp": _smp("LovaszLoss"), "kornia": _kornia("lovasz_softmax_loss")}
 
@@ -217,6 +235,9 @@ CASES = (
         lead=20,
         memory=1.2,
     ),
+    Case("AP", logits, RANKED, losses.ap_loss),
+    Case("aLRP", logits, RANKED, _alrp),
+    Case("Rank & Sort", qualities, RANKED, _rank_sort),
     Case(
         "Lovász softmax",
         maps,

@@ -41,6 +41,10 @@ class Case:
     """Shapes of weights that broadcast to the elements of the first shape."""
     rtol: float = 4e-6
     atol: float = 1e-6
+    derived: bool = True
+    """Whether the gradient is the derivative of the value, which has a derivative of its own."""
+    one_graph: bool = True
+    """Whether the PyTorch form can be exported, whose shapes do not depend on what tensors hold."""
     memory: float = 1.2
     """Bytes over the inputs, forward and backward, in units of the logits."""
 

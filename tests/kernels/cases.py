@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lossatlas import losses
-from tests.kernels import box_cases
+from tests.kernels import box_cases, ranking_cases
 from tests.kernels.case import Case, Pair
 
 
@@ -291,6 +291,7 @@ CASES = (
     ),
     Case("lovasz_hinge_of_indices", losses.lovasz_hinge_loss, coarse(classes), edges=extreme_maps(), **MAPS),
     *box_cases.CASES,
+    *ranking_cases.CASES,
 )
 
 

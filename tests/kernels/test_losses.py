@@ -19,6 +19,7 @@ every_variant = pytest.mark.parametrize(
     ("case", "options"),
     [pytest.param(case, options, id=f"{case.name}-{i}") for case in CASES for i, options in enumerate(case.options)],
 )
+every_derivative = pytest.mark.parametrize("case", [case for case in CASES if case.derived], ids=lambda case: case.name)
 IGNORING = [case for case in CASES if "ignore_index" in inspect.signature(case.loss).parameters]
 pytestmark = needs_kernels
 
@@ -191,7 +192,19 @@ def test_going_back_twice(case: Case) -> None:
     torch.testing.assert_close(second, kept)
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in CASES if not case.derived], ids=lambda case: case.name)
+def test_updates_are_constants(case: Case) -> None:
+    input, target = case.draw()
+    _, update = evaluate(case.loss, input, target)
+    leaf = input.requires_grad_()
+    value = case.loss(leaf, target)
+    (gradient,) = torch.autograd.grad(value.exp(), leaf, create_graph=True)
+    torch.testing.assert_close(gradient.detach(), update * value.detach().exp())
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@every_derivative
 def test_gradients_of_gradients(case: Case) -> None:
     input, target = case.draw()
 
@@ -207,7 +220,7 @@ def test_gradients_of_gradients(case: Case) -> None:
     torch.testing.assert_close(curvature.double(), expected[1], rtol=1e-4, atol=1e-6)
 
 
-@every_case
+@every_derivative
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 def test_transforms_of_functions(case: Case) -> None:
     input, target = case.draw()
@@ -245,7 +258,7 @@ def test_compiles(case: Case) -> None:
         torch.testing.assert_close(gradient, expected_gradient)
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in CASES if case.one_graph], ids=lambda case: case.name)
 def test_an_exported_program_needs_no_kernels(case: Case) -> None:
     input, target = case.draw()
     module = Module(case.loss)

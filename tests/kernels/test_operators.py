@@ -7,7 +7,8 @@ import torch
 
 from lossatlas import kernels
 from lossatlas.kernels import native
-from lossatlas.losses import cross_entropy, lovasz_hinge_loss, lovasz_softmax_loss
+from lossatlas.losses import alrp_loss, cross_entropy, lovasz_hinge_loss, lovasz_softmax_loss
+from lossatlas.typing import Reduction
 from tests.kernels.case import needs_kernels
 
 pytestmark = needs_kernels
@@ -37,6 +38,40 @@ def test_lovasz_is_registered_in_full(errors: str, per_image: bool) -> None:
     x = torch.randn(2, 3, 5, requires_grad=True)
     index = torch.tensor([[0, 1, 2, 1, 0], [1, 2, -100, 1, 0]])
     torch.library.opcheck(torch.ops.lossatlas.lovasz.default, (x, index, errors, -100, per_image, True, 1))
+
+
+@pytest.mark.parametrize(
+    "kernel", ["ap", "interpolated_ap", "alrp_classification", "alrp_localization", "rank_sort_sorting"]
+)
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_ranking_is_registered_in_full(kernel: str, reduction: str) -> None:
+    x = torch.randn(3, 5, requires_grad=True)
+    target = torch.tensor([0.0, 0.5, -1, 1, 0]).expand(3, 5)
+    arguments = (x, target, torch.rand(5), kernel, torch.rand(3, 5), 1.0, -1.0, reduction, None)
+    torch.library.opcheck(torch.ops.lossatlas.ranking.default, arguments)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("shape", [(), (7,), (5, 1), (3, 5, 7)])
+def test_errors_of_boxes_learn_from_their_ranks(reduction: Reduction, shape: tuple[int, ...]) -> None:
+    x, target = torch.randn(3, 5, 7), (torch.rand(3, 5, 7) < 0.3).float()
+    weight = torch.rand(7)
+
+    def gradients(dtype: torch.dtype) -> list[torch.Tensor]:
+        logits, error = x.to(dtype).requires_grad_(), torch.full(shape, 0.4, dtype=dtype).requires_grad_()
+        terms = alrp_loss(logits, target, localization_error=error, weight=weight, reduction=reduction)
+        upstream = torch.linspace(1, 2, terms.localization.numel()).view(terms.localization.shape)
+        gradient, nothing = torch.autograd.grad(
+            (terms.localization * upstream).sum(), (error, logits), allow_unused=True
+        )
+        assert nothing is None or (nothing == 0).all()
+        return [gradient, *torch.autograd.grad(terms.classification.sum(), logits)]
+
+    with kernels.disabled():
+        exact = gradients(torch.float64)
+    for actual, expected in zip(gradients(torch.float32), exact, strict=True):
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", [lovasz_softmax_loss, lovasz_hinge_loss])

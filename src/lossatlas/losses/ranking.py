@@ -14,23 +14,29 @@ those that beat i. It is multiplied by whatever the element is multiplied by, bu
 and it is a constant to autograd: there is no double backward.
 
 **Cost.** Time grows as N log N and memory as N (see `lossatlas.losses.ordering`); sorting positives by quality compares
-them in blocks, time P² and memory N. Ranks are float64 inside, whatever the dtype of the input.
+them in blocks, time P² and memory N. The kernels sort the positives alone, and look every negative up among them: time
+N log P. Ranks are float64 inside, whatever the dtype of the input.
 
 **What counts.** A target above 0 is positive, 0 is negative; a logit whose target is `ignore_index` is neither.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lossatlas import kernels
 from lossatlas.boxes.geometry import safe_divide
-from lossatlas.checks import check_floating, check_number
+from lossatlas.checks import check_elementwise, check_floating, check_number
+from lossatlas.dtypes import upcast
+from lossatlas.kernels import ranking as ranking_kernels
+from lossatlas.kernels.loss import register_twin
 from lossatlas.losses.modules import module_form
 from lossatlas.losses.ordering import SortingUpdate, beaten_by, running_maximum, sides_of, sorting_errors
-from lossatlas.losses.reduction import broadcastable, reduce
+from lossatlas.losses.reduction import broadcastable, kernel_factors, reduce
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -86,7 +92,25 @@ def ap_loss(
         3.
     """
     check_number("delta", delta, above=0)
-    sides = sides_of(input, target, ignore_index)
+    check_elementwise(input, target)
+    options = (delta, ignore_index, reduction, normalizer)
+    if _by_kernel(input, target, weight, normalizer):
+        return _fused("interpolated_ap" if interpolated else "ap", input, target, weight, None, *options)
+    return _ap(input, target, weight, *options, interpolated=interpolated)
+
+
+def _ap(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    delta: float,
+    ignored: float | None,
+    reduction: Reduction,
+    normalizer: Normalizer | None,
+    *,
+    interpolated: bool,
+) -> Tensor:
+    sides = sides_of(input, target, ignored)
     rank = sides.beaten_by_positives(delta) + 0.5 + (beaten := sides.beaten_by_negatives(delta))
     error = safe_divide(beaten, rank)
     if interpolated:
@@ -228,9 +252,30 @@ def alrp_loss(
     """
     check_number("delta", delta, above=0)
     check_floating("localization_error", localization_error)
-    sides = sides_of(input, target, ignore_index)
-    error = broadcastable("localization_error", localization_error, sides.logits.view(input.shape))
-    error = torch.where(sides.positive, error.expand(input.shape).flatten().double(), 0)
+    check_elementwise(input, target)
+    error = broadcastable("localization_error", localization_error, input, upcast(input)[0].dtype).expand(input.shape)
+    options = (delta, ignore_index, reduction, normalizer)
+    logits = input.detach()
+    if _by_kernel(input, target, weight, normalizer, error.detach()) and _by_kernel(error, target, weight, normalizer):
+        return ALRPTerms(
+            _fused("alrp_classification", input, target, weight, error.detach(), *options),
+            _fused("alrp_localization", error, target, weight, logits, *options),
+        )
+    return _alrp(input, target, weight, error, *options)
+
+
+def _alrp(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    error: Tensor,
+    delta: float,
+    ignored: float | None,
+    reduction: Reduction,
+    normalizer: Normalizer | None,
+) -> ALRPTerms:
+    sides = sides_of(input, target, ignored)
+    error = torch.where(sides.positive, error.flatten().double(), 0)
     rank = sides.beaten_by_positives(delta) + 0.5 + (beaten := sides.beaten_by_negatives(delta))
     # The step at 0 counts half of the positive's own error.
     others = beaten_by(sides.fixed, error, delta) - error / 2
@@ -351,15 +396,34 @@ def rank_sort_loss(
     Note:
         The gradient is defined, not derived; see the top of this module. Each term has its own; the authors' code
         returns that of both with the first term. It scales the box loss to be as large as this one:
-        ``box_loss * (sum(terms) / box_loss).detach()``. To gather the positives, whose number no graph knows, it looks
-        at the target on the host, so that ``torch.compile`` breaks here.
+        ``box_loss * (sum(terms) / box_loss).detach()``. Where no kernel computes it, it looks at the target on the host
+        to gather the positives, whose number no graph knows, so that ``torch.compile`` breaks here.
 
     Reference:
         Oksuz et al., "Rank & Sort Loss for Object Detection and Instance Segmentation", 2021, arXiv 2107.11669,
         equations 7 and 8.
     """
     check_number("delta", delta, above=0)
-    sides = sides_of(input, target, ignore_index)
+    check_elementwise(input, target)
+    options = (delta, ignore_index, reduction, normalizer)
+    if _by_kernel(input, target, weight, normalizer):
+        # The gradients of both terms are added up before they are rounded to half precision.
+        (logits,) = upcast(input)
+        terms = ("rank_sort_ranking", "rank_sort_sorting")
+        return RankSortTerms(*(_fused(term, logits, target, weight, None, *options) for term in terms))
+    return _rank_sort(input, target, weight, *options)
+
+
+def _rank_sort(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    delta: float,
+    ignored: float | None,
+    reduction: Reduction,
+    normalizer: Normalizer | None,
+) -> RankSortTerms:
+    sides = sides_of(input, target, ignored)
     beaten = sides.beaten_by_negatives(delta)
     share = safe_divide(sides.positive.double(), sides.beaten_by_positives(delta) + beaten)
     ranking = sides.learn(share * beaten, share, beaten, delta)
@@ -371,6 +435,41 @@ def rank_sort_loss(
     update = SortingUpdate.apply(logits, error.to(logits.dtype), safe_divide(error, beaten), beaten, quality, delta)
     sorting = torch.zeros_like(sides.logits).index_put((chosen,), update)
     return RankSortTerms(*(sides.reduce(term, weight, reduction, normalizer) for term in (ranking, sorting)))
+
+
+def _by_kernel(
+    input: Tensor, target: Tensor, weight: Tensor | None, normalizer: Normalizer | None, other: Tensor | None = None
+) -> bool:
+    divisor = normalizer if isinstance(normalizer, Tensor) else None
+    return kernels.usable(input, target, weight, divisor, other)
+
+
+def _fused(
+    kernel: str,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    other: Tensor | None,
+    delta: float,
+    ignored: float | None,
+    reduction: Reduction,
+    normalizer: Normalizer | None,
+) -> Tensor:
+    """Return one term by its kernel; `other` is what the term needs beside the logits."""
+    weight, divisor = kernel_factors(input, weight, reduction, normalizer)
+    return ranking_kernels.ranking(kernel, input, target, weight, other, delta, ignored, reduction, divisor)
+
+
+def _ap_twin(interpolated: bool) -> Callable[..., Tensor]:
+    return lambda x, y, weight, _, *options: _ap(x, y, weight, *options, interpolated=interpolated)
+
+
+register_twin("ap", _ap_twin(interpolated=False))
+register_twin("interpolated_ap", _ap_twin(interpolated=True))
+register_twin("alrp_classification", lambda x, y, weight, error, *options: _alrp(x, y, weight, error, *options)[0])
+register_twin("alrp_localization", lambda error, y, weight, x, *options: _alrp(x, y, weight, error, *options)[1])
+register_twin("rank_sort_ranking", lambda x, y, weight, _, *options: _rank_sort(x, y, weight, *options)[0])
+register_twin("rank_sort_sorting", lambda x, y, weight, _, *options: _rank_sort(x, y, weight, *options)[1])
 
 
 def _distribution_mean(p: Tensor, logits: Tensor, mask: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ class Elementwise {
         reduction_(arguments),
         ignored_(static_cast<float>(arguments.number(1))),
         layout_({&arguments.tensor(0), &arguments.tensor(1), &arguments.tensor(2), reduction_.of_elements(3),
-                 reduction_.of_elements(4), &arguments.tensor(5)}) {
+                 reduction_.of_elements(4), &arguments.tensor(5), &arguments.tensor(7)}) {
     if (layout_.given(values)) check_storable(arguments.tensor(4));
     if (layout_.given(gradient)) check_storable(arguments.tensor(5));
   }
@@ -23,7 +23,7 @@ class Elementwise {
   }
 
  private:
-  enum Operand { input, target, weight, upstream, values, gradient };
+  enum Operand { input, target, weight, upstream, values, gradient, factors };
 
   static constexpr std::int64_t task_size = 32 * block_size;
 
@@ -50,7 +50,7 @@ class Elementwise {
   double part(std::int64_t task, Evaluate evaluate, const void* loss, float factor) const {
     const bool ignoring = ignored_ == ignored_;
     const bool summing = reduction_.reduces() && arguments_.tensor(4).given();
-    Block x_buffer, y_buffer, kept, buffer, value, slope;
+    Block x_buffer, y_buffer, factor_buffer, kept, buffer, value, slope;
     Sum sum;
     for_blocks(task, task_size, layout_.elements(), block_size, [&](std::int64_t begin, int count) {
       const float* x = layout_.load(input, begin, count, x_buffer);
@@ -60,7 +60,8 @@ class Elementwise {
         x = x_buffer.values;
         y = y_buffer.values;
       }
-      evaluate(loss, x, y, value.values, slope.values);
+      const float* own = layout_.given(factors) ? layout_.load(factors, begin, count, factor_buffer) : nullptr;
+      evaluate(loss, x, y, own, value.values, slope.values);
       if (layout_.given(weight)) {
         const float* w = layout_.load(weight, begin, count, buffer);
         multiply(value, w);
@@ -109,7 +110,7 @@ class Elementwise {
   const Arguments& arguments_;
   Reduction reduction_;
   float ignored_;
-  Layout<6> layout_;
+  Layout<7> layout_;
 };
 
 }  // namespace

@@ -13,8 +13,9 @@ struct Element {
   float value, slope;
 };
 
-// Computes the elements of one block.
-using Evaluate = void (*)(const void* loss, const float* x, const float* y, float* value, float* slope);
+// Computes the elements of one block; the factor is null unless the loss has one for each element.
+using Evaluate = void (*)(const void* loss, const float* x, const float* y, const float* factor, float* value,
+                          float* slope);
 
 // What every elementwise kernel is given, in this order (src/lossatlas/kernels/elementwise.py):
 //
@@ -22,16 +23,22 @@ using Evaluate = void (*)(const void* loss, const float* x, const float* y, floa
 //            upstream: the gradient of what follows, of that shape for the reduction "none", else one number; or nothing;
 //            value: where the result goes, of that shape for "none", else one float32; or nothing;
 //            gradient: where the gradient goes, of that shape; or nothing;
-//            normalizer: one number, which replaces the count of "mean"; or nothing
+//            normalizer: one number, which replaces the count of "mean"; or nothing;
+//            factor: a further number for each element, of that shape; or nothing
 //   numbers  the reduction (0 none, 1 sum, 2 mean), the ignored target (NaN ignores nothing), and the loss's own
 void run_elementwise(const Arguments& arguments, Evaluate evaluate, const void* loss);
 
 template <class Loss>
-inline void evaluate(const void* given, const float* __restrict x, const float* __restrict y, float* __restrict value,
-                     float* __restrict slope) {
+inline void evaluate(const void* given, const float* __restrict x, const float* __restrict y,
+                     const float* __restrict factor, float* __restrict value, float* __restrict slope) {
   const Loss loss = *static_cast<const Loss*>(given);
   for (int i = 0; i < block_size; ++i) {
-    const Element element = loss(x[i], y[i]);
+    Element element;
+    if constexpr (requires { loss(x[i], y[i], factor[i]); }) {
+      element = loss(x[i], y[i], factor[i]);
+    } else {
+      element = loss(x[i], y[i]);
+    }
     value[i] = element.value;
     slope[i] = element.slope;
   }

@@ -15,6 +15,16 @@ struct BinaryCrossEntropy {
   }
 };
 
+struct WeighedBinaryCrossEntropy {
+  float smoothing;
+
+  Element operator()(float x, float target, float factor) const {
+    const Logistic s = logistic(x);
+    const float y = target * (1.0f - smoothing) + 0.5f * smoothing, hit = y * factor;
+    return {hit * s.softminus + (1.0f - y) * s.softplus, (1.0f - y) * s.sigmoid - hit * s.complement};
+  }
+};
+
 template <int Gamma>
 struct SigmoidFocal {
   float positive, negative, gamma;
@@ -83,6 +93,11 @@ void binary_cross_entropy(const Arguments& arguments) {
   run_elementwise(arguments, BinaryCrossEntropy{parameter(arguments, 0)});
 }
 
+void weighed_binary_cross_entropy(const Arguments& arguments) {
+  if (!arguments.tensor(7).given()) throw Error{"the factors of the positive targets are missing"};
+  run_elementwise(arguments, WeighedBinaryCrossEntropy{parameter(arguments, 0)});
+}
+
 void sigmoid_focal(const Arguments& arguments) {
   const float positive = parameter(arguments, 0), negative = parameter(arguments, 1), gamma = parameter(arguments, 2);
   with_exponent<0, 1, 2>(gamma, [&](auto exponent) {
@@ -115,6 +130,7 @@ void gaussian_focal(const Arguments& arguments) {
 
 void add_dense(Table& table) {
   table.add("binary_cross_entropy", binary_cross_entropy);
+  table.add("weighed_binary_cross_entropy", weighed_binary_cross_entropy);
   table.add("sigmoid_focal", sigmoid_focal);
   table.add("quality_focal", quality_focal);
   table.add("varifocal", varifocal);

@@ -111,7 +111,7 @@ CASES = (
         "binary_cross_entropy",
         losses.binary_cross_entropy_with_logits,
         questions,
-        options=({}, {"label_smoothing": 0.1}),
+        options=({}, {"label_smoothing": 0.1}, {"pos_weight": torch.tensor(3.0), "label_smoothing": 0.1}),
         edges=extremes(0, 1, 0.25),
         **ELEMENTWISE,
     ),

@@ -7,7 +7,13 @@ import torch
 
 from lossatlas import kernels
 from lossatlas.kernels import native
-from lossatlas.losses import alrp_loss, cross_entropy, lovasz_hinge_loss, lovasz_softmax_loss
+from lossatlas.losses import (
+    alrp_loss,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    lovasz_hinge_loss,
+    lovasz_softmax_loss,
+)
 from lossatlas.typing import Reduction
 from tests.kernels.case import needs_kernels
 
@@ -19,7 +25,7 @@ pytestmark = needs_kernels
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_elementwise_is_registered_in_full(dtype: torch.dtype, reduction: str) -> None:
     x = torch.randn(3, 5, dtype=dtype, requires_grad=True)
-    arguments = (x, torch.ones(3, 5), torch.rand(5), "sigmoid_focal", [1.0, 1.0, 2.0], None, reduction, None)
+    arguments = (x, torch.ones(3, 5), torch.rand(5), "sigmoid_focal", [1.0, 1.0, 2.0], None, reduction, None, None)
     torch.library.opcheck(torch.ops.lossatlas.elementwise.default, arguments)
 
 
@@ -90,6 +96,25 @@ def test_many_classes_and_an_index_that_is_none() -> None:
     for wrong in (300, -1):
         with pytest.raises(ValueError, match="a class index is out of range"):
             cross_entropy(x, torch.full((70,), wrong))
+
+
+def test_factors_of_channels_and_their_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 5, 4, generator=generator)
+    y = torch.rand(2, 3, 5, 4, generator=generator)
+    factor = torch.tensor([0.5, 2.0, 0.0]).view(3, 1, 1)
+
+    def evaluate(x: torch.Tensor, factor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        leaf = x.requires_grad_()
+        value = binary_cross_entropy_with_logits(leaf, y, pos_weight=factor)
+        return value.detach(), *torch.autograd.grad(value, [leaf, *([factor] if factor.requires_grad else [])])
+
+    found = evaluate(x.clone(), factor)
+    with kernels.disabled():
+        expected = evaluate(x.double(), factor.double())
+    for actual, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(actual.double(), exact, rtol=2e-6, atol=1e-8)
+    assert evaluate(x.clone(), factor.clone().requires_grad_())[2].shape == factor.shape
 
 
 def test_status_names_the_instruction_set() -> None:

@@ -18,6 +18,7 @@ def elementwise(
     ignored: float | None,
     reduction: str,
     normalizer: Tensor | None,
+    factor: Tensor | None = None,
 ) -> Tensor:
     """Return an elementwise loss, reduced.
 
@@ -30,12 +31,13 @@ def elementwise(
         ignored: target value of elements that are left out.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
         normalizer: 0-d tensor that ``"mean"`` divides by instead of the count.
+        factor: what the loss takes for each element besides its target; it broadcasts to ``(*shape)``.
 
     Returns:
         ``(*shape)`` for ``"none"``, a scalar otherwise; float32.
     """
     result: Tensor = torch.ops.lossatlas.elementwise(
-        input, target, weight, kernel, parameters, ignored, reduction, normalizer
+        input, target, weight, kernel, parameters, ignored, reduction, normalizer, factor
     )
     return result
 
@@ -49,6 +51,7 @@ def _launch(
     ignored: float | None,
     reduction: str,
     normalizer: Tensor | None,
+    factor: Tensor | None,
     *,
     upstream: Tensor | None,
     value: Tensor | None,
@@ -56,8 +59,10 @@ def _launch(
 ) -> None:
     if weight is not None:
         weight = weight.expand(input.shape)
+    if factor is not None:
+        factor = factor.expand(input.shape)
     numbers = (REDUCTIONS[reduction], math.nan if ignored is None else ignored, *parameters)
-    run(kernel, (input, target, weight, upstream, value, gradient, normalizer), numbers)
+    run(kernel, (input, target, weight, upstream, value, gradient, normalizer, factor), numbers)
 
 
 FusedLoss(
@@ -67,5 +72,6 @@ FusedLoss(
     reduction=5,
     twin=twin_of_kernel,
 ).register(
-    "Tensor target, Tensor? weight, str kernel, float[] parameters, float? ignored, str reduction, Tensor? normalizer"
+    "Tensor target, Tensor? weight, str kernel, float[] parameters, float? ignored, str reduction, Tensor? normalizer, "
+    "Tensor? factor"
 )

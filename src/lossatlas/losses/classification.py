@@ -125,22 +125,20 @@ def binary_cross_entropy_with_logits(
     """
     check_elementwise(input, target)
     check_number("label_smoothing", label_smoothing, at_least=0, below=1)
-    if pos_weight is None:
-        return reduced(
-            binary_entropy,
-            input,
-            target,
-            label_smoothing,
-            ignore_index=ignore_index,
-            weight=weight,
-            reduction=reduction,
-            normalizer=normalizer,
-        )
-    x, y = upcast(input, target)
-    x, y, valid = split_ignored(x, y, ignore_index)
-    hit, miss = binary_costs(x, y * (1 - label_smoothing) + label_smoothing / 2)
-    hit = hit * broadcastable("pos_weight", pos_weight, hit)
-    return reduce(hit + miss, weight, reduction, normalizer, valid)
+    if pos_weight is not None:
+        exact = torch.promote_types(input.dtype, torch.float32)
+        pos_weight = broadcastable("pos_weight", pos_weight, input, exact)
+    return reduced(
+        binary_entropy if pos_weight is None else weighed_binary_entropy,
+        input,
+        target,
+        label_smoothing,
+        ignore_index=ignore_index,
+        factor=pos_weight,
+        weight=weight,
+        reduction=reduction,
+        normalizer=normalizer,
+    )
 
 
 @fused("binary_cross_entropy")
@@ -148,6 +146,13 @@ def binary_entropy(x: Tensor, y: Tensor, smoothing: float) -> Tensor:
     """Return the elements of `binary_cross_entropy_with_logits`."""
     hit, miss = binary_costs(x, y * (1 - smoothing) + smoothing / 2)
     return hit + miss
+
+
+@fused("weighed_binary_cross_entropy")
+def weighed_binary_entropy(x: Tensor, y: Tensor, pos_weight: Tensor, smoothing: float) -> Tensor:
+    """Return the elements of `binary_cross_entropy_with_logits` with a factor of the first term."""
+    hit, miss = binary_costs(x, y * (1 - smoothing) + smoothing / 2)
+    return hit * pos_weight + miss
 
 
 def binary_costs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,7 @@ def reduced(
     target: Tensor,
     *parameters: float,
     ignore_index: float | None = None,
+    factor: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     normalizer: Normalizer | None = None,
@@ -60,11 +61,12 @@ def reduced(
     """Apply an elementwise formula in float32 at least, and reduce: by its kernel, or step by step.
 
     Args:
-        formula: ``formula(x, y, *parameters)``, marked with `fused`.
+        formula: ``formula(x, y, *parameters)``, or ``formula(x, y, factor, *parameters)``, marked with `fused`.
         input: ``(*shape)`` predictions.
         target: ``(*shape)`` targets.
         parameters: of the formula.
         ignore_index: the target value that marks an ignored element; None ignores nothing.
+        factor: a tensor that the formula takes for each element; it broadcasts to ``(*shape)``.
         weight: see `reduce`.
         reduction: see `reduce`.
         normalizer: see `reduce`.
@@ -73,11 +75,13 @@ def reduced(
         See `reduce`.
     """
     divisor = normalizer if isinstance(normalizer, Tensor) else None
-    if not kernels.usable(input, target, weight, divisor):
-        return _by_formula(formula, input, target, weight, parameters, ignore_index, reduction, normalizer)
+    if not kernels.usable(input, target, weight, divisor, factor):
+        return _by_formula(formula, input, target, weight, parameters, ignore_index, reduction, normalizer, factor)
     name: str = formula.kernel  # type: ignore[attr-defined]
     weight, divisor = kernel_factors(input, weight, reduction, normalizer)
-    return elementwise_kernels.elementwise(name, input, target, weight, parameters, ignore_index, reduction, divisor)
+    return elementwise_kernels.elementwise(
+        name, input, target, weight, parameters, ignore_index, reduction, divisor, factor
+    )
 
 
 def kernel_factors(
@@ -111,10 +115,12 @@ def _by_formula(
     ignore_index: float | None,
     reduction: Reduction,
     normalizer: Normalizer | None,
+    factor: Tensor | None,
 ) -> Tensor:
     x, y = upcast(input, target)
     x, y, valid = split_ignored(x, y, ignore_index)
-    return reduce(formula(x, y, *parameters), weight, reduction, normalizer, valid)
+    factors = () if factor is None else (factor,)
+    return reduce(formula(x, y, *factors, *parameters), weight, reduction, normalizer, valid)
 
 
 def split_ignored(input: Tensor, target: Tensor, ignore_index: float | None) -> tuple[Tensor, Tensor, Tensor | None]:

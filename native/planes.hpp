@@ -19,11 +19,22 @@ inline std::int64_t place(float x, std::int64_t length) {
   return x > 0.0f ? (x < static_cast<float>(length) ? static_cast<std::int64_t>(x) : length) : 0;
 }
 
+// Call body(first plane, end of planes) for as many planes as a task has, each with this many numbers.
+template <class Body>
+void for_planes(std::int64_t planes, std::int64_t numbers, int threads, const Body& body) {
+  constexpr std::int64_t numbers_in_task = 65536;
+  const std::int64_t size = numbers < numbers_in_task ? numbers_in_task / (numbers > 0 ? numbers : 1) : 1;
+  parallel((planes + size - 1) / size, threads, [&](std::int64_t task) {
+    const std::int64_t end = (task + 1) * size;
+    body(task * size, end < planes ? end : planes);
+  });
+}
+
 // The items of a list by the plane that each belongs to, in their order; those without one have a negative plane.
 class ByPlane {
  public:
   ByPlane(const std::int64_t* of, std::int64_t count, std::int64_t planes)
-      : planes_(planes), starts_(planes + 2, 0), items_(count, 0) {
+      : starts_(planes + 2, 0), items_(count, 0) {
     for (std::int64_t i = 0; i < count; ++i) {
       if (of[i] >= planes) throw Error{"a plane is out of range"};
       if (of[i] >= 0) ++starts_[of[i] + 2];
@@ -37,19 +48,7 @@ class ByPlane {
   const std::int64_t* begin(std::int64_t plane) const { return items_.begin() + starts_[plane]; }
   const std::int64_t* end(std::int64_t plane) const { return items_.begin() + starts_[plane + 1]; }
 
-  // Call body(first plane, end of planes) for as many planes as a task has, each with this many numbers.
-  template <class Body>
-  void for_tasks(std::int64_t numbers, int threads, const Body& body) const {
-    const std::int64_t size = numbers < numbers_in_task ? numbers_in_task / (numbers > 0 ? numbers : 1) : 1;
-    parallel((planes_ + size - 1) / size, threads, [&](std::int64_t task) {
-      const std::int64_t end = (task + 1) * size;
-      body(task * size, end < planes_ ? end : planes_);
-    });
-  }
-
  private:
-  static constexpr std::int64_t numbers_in_task = 65536;
-  std::int64_t planes_;
   Array<std::int64_t> starts_, items_;
 };
 

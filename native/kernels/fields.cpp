@@ -15,12 +15,12 @@ constexpr int width = 32;
 
 inline float larger(float a, float b) { return a > b ? a : b; }
 
-enum Limit { box, straight, round };  // what limits a limb along its direction
+enum Region { capsule, limb, box, box_floor, box_inclusive };
 
 // What lies on a limb.
 struct Limb {
   float x, y, vx, vy, length;
-  float left, right;  // the first and the last column
+  float left, right, top, bottom;  // the first and the last column and row
   float from, to;     // how far along the limb cells may lie
   float roundness;    // 1 where cells beyond an end are as far as from the end, else 0
   float farthest2;    // the largest square of a distance
@@ -89,50 +89,96 @@ void divide(std::int64_t length, const std::int32_t* __restrict count, float* __
   }
 }
 
-// tensors: the plane (M) int64, start (M, 2), direction (M, 2), length (M), first cell (M, 2) and last cell (M, 2) of each
-// limb; result: (planes, 2, H, W); numbers: what limits a limb, half its width, the square of that, whether cells at exactly
-// that distance are left out, whether the last limb of a plane covers others instead of being averaged with them.
+// How limbs are drawn.
+struct Options {
+  float factor_x, factor_y, shift;  // from cells to pixels
+  Region region;
+  float half;       // of the width
+  float farthest2;  // the largest square of a distance
+
+  explicit Options(const Arguments& arguments)
+      : factor_x(static_cast<float>(arguments.number(0))),
+        factor_y(static_cast<float>(arguments.number(1))),
+        shift(static_cast<float>(arguments.number(2))),
+        region(static_cast<Region>(static_cast<int>(arguments.number(3)))),
+        half(static_cast<float>(arguments.number(4))),
+        farthest2(static_cast<float>(arguments.number(5))) {
+    if (arguments.number(6) != 0) farthest2 = as_float(as_bits(farthest2) - 1);  // the number below
+  }
+
+  // The first and the last cell that lie in the region of a limb between two places on an axis.
+  void reach(float a, float b, float& first, float& last) const {
+    const float low = (a < b ? a : b) - half, high = (a < b ? b : a) + half;
+    first = __builtin_floorf(region == box ? low + 0.5f : low);
+    last = region == box ? __builtin_floorf(high + 0.5f) - 1.0f
+                         : (region == box_floor ? __builtin_floorf(high) - 1.0f : __builtin_ceilf(high));
+  }
+
+  // Make the limb between two keypoints (x, y, visibility); false if there is none.
+  bool make(const float* a, const float* b, Limb& made) const {
+    if (!(a[2] > 0.0f && b[2] > 0.0f)) return false;
+    const float x = (a[0] - shift) / factor_x, y = (a[1] - shift) / factor_y;
+    const float end_x = (b[0] - shift) / factor_x, end_y = (b[1] - shift) / factor_y;
+    const float length = __builtin_sqrtf(square(end_x - x) + square(end_y - y));
+    made = {x, y, (end_x - x) / length, (end_y - y) / length, length, 0.0f, 0.0f, 0.0f, 0.0f,
+            region == limb ? 0.0f : -infinity, region == limb ? length : infinity,
+            region == capsule ? 1.0f : 0.0f, farthest2};
+    reach(x, end_x, made.left, made.right);
+    reach(y, end_y, made.top, made.bottom);
+    return length > 1e-7f;
+  }
+};
+
+// Draw a limb on both of its maps.
+template <bool Add>
+void draw(const Limb& limb, const Maps& maps, float half) {
+  const Range rows{place(limb.top, maps.height), place(limb.bottom + 1.0f, maps.height)};
+  const std::int64_t left = place(limb.left, maps.length), right = place(limb.right + 1.0f, maps.length);
+  const std::int64_t wanted = (right - left + width - 1) / width * width;
+  const std::int64_t span = wanted < maps.length ? wanted : maps.length;
+  const std::int64_t begin = left < maps.length - span ? left : maps.length - span, end = begin + span;
+  for (std::int64_t column = begin; column < end; column += width) {
+    const int lanes = static_cast<int>(end - column < width ? end - column : width);
+    const float first = static_cast<float>(column);
+    const Range some = near(limb, half, first, first + width, rows, maps.height);
+    (lanes == width ? draw<Add, width> : draw<Add, 0>)(limb, maps, column, lanes, some);
+  }
+}
+
+// tensors: keypoints (B, N, K, 3), the ends of limbs (L, 2) int64; result: (B, L, 2, H, W); numbers: the factors of x and y
+// and the shift from cells to pixels, the region, half the width of a limb, the square of that, whether cells at exactly
+// that distance are left out, whether the last limb of a map covers others instead of being averaged with them.
 void fields(const Arguments& arguments) {
-  const std::int64_t limbs = arguments.tensor(0).size[0];
-  const float* start = arguments.tensor(1).floats(limbs * 2);
-  const float* direction = arguments.tensor(2).floats(limbs * 2);
-  const float* limb_length = arguments.tensor(3).floats(limbs);
-  const float* low = arguments.tensor(4).floats(limbs * 2);
-  const float* high = arguments.tensor(5).floats(limbs * 2);
-  const Tensor& result = arguments.tensor(6);
-  const std::int64_t planes = result.size[0], height = result.size[2], length = result.size[3], size = height * length;
+  const Tensor& points = arguments.tensor(0);
+  const Tensor& result = arguments.tensor(2);
+  const std::int64_t people = points.size[1], kinds = points.size[2], limbs = result.size[1];
+  const float* keypoints = points.floats(points.size[0] * people * kinds * 3);
+  const std::int64_t* ends = arguments.tensor(1).integers(limbs * 2);
+  for (std::int64_t i = 0; i < limbs * 2; ++i) {
+    if (ends[i] < 0 || ends[i] >= kinds) throw Error{"a limb has an end that is no keypoint"};
+  }
+  const std::int64_t planes = points.size[0] * limbs, height = result.size[3], length = result.size[4];
+  const std::int64_t size = height * length;
   float* maps = result.floats(planes * 2 * size);
-  const int limit = static_cast<int>(arguments.number(0));
-  const float half = static_cast<float>(arguments.number(1)), half2 = static_cast<float>(arguments.number(2));
-  const float farthest2 = arguments.number(3) != 0 ? as_float(as_bits(half2) - 1) : half2;  // the number below
-  const bool cover = arguments.number(4) != 0;
-  const ByPlane of(arguments.tensor(0).integers(limbs), limbs, planes);
-  of.for_tasks(2 * size, arguments.threads, [&](std::int64_t first_plane, std::int64_t end_plane) {
-    Array<std::int32_t> count(size, 0), crossed(height, 0);
+  const Options options(arguments);
+  const bool cover = arguments.number(7) != 0;
+  for_planes(planes, 2 * size, arguments.threads, [&](std::int64_t first_plane, std::int64_t end_plane) {
+    const Array<std::int32_t> count(size, 0), crossed(height, 0);
+    const Array<Limb> found(people, Limb{});
     for (std::int64_t plane = first_plane; plane < end_plane; ++plane) {
+      const float* image = keypoints + plane / limbs * people * kinds * 3;
+      const std::int64_t* of = ends + plane % limbs * 2;
+      std::int64_t drawn = 0;
+      for (std::int64_t person = 0; person < people; ++person) {
+        const float* body = image + person * kinds * 3;
+        drawn += options.make(body + of[0] * 3, body + of[1] * 3, found[drawn]);
+      }
       float* map = maps + plane * 2 * size;
       for (std::int64_t i = 0; i < 2 * size; ++i) map[i] = 0.0f;
       const Maps both{height, length, map, map + size, count.begin(), crossed.begin()};
-      const bool add = !cover && of.end(plane) - of.begin(plane) > 1;
-      const auto whole = add ? draw<true, width> : draw<false, width>, rest = add ? draw<true, 0> : draw<false, 0>;
-      for (const std::int64_t* item = of.begin(plane); item < of.end(plane); ++item) {
-        const std::int64_t i = *item * 2, j = i + 1;
-        const float along = limb_length[*item];
-        const Limb limb{start[i], start[j], direction[i], direction[j], along, low[i], high[i],
-                        limit == straight ? 0.0f : -infinity, limit == straight ? along : infinity,
-                        limit == round ? 1.0f : 0.0f, farthest2};
-        const Range rows{place(low[j], height), place(high[j] + 1.0f, height)};
-        const std::int64_t left = place(low[i], length), right = place(high[i] + 1.0f, length);
-        const std::int64_t wanted = (right - left + width - 1) / width * width, span = wanted < length ? wanted : length;
-        const std::int64_t begin = left < length - span ? left : length - span, end = begin + span;
-        for (std::int64_t column = begin; column < end; column += width) {
-          const int lanes = static_cast<int>(end - column < width ? end - column : width);
-          const float first = static_cast<float>(column);
-          (lanes == width ? whole : rest)(limb, both, column, lanes, near(limb, half, first, first + width, rows, height));
-        }
-      }
-      if (!add) continue;
-      for (std::int64_t row = 0; row < height; ++row) {
+      const bool add = !cover && drawn > 1;
+      for (std::int64_t i = 0; i < drawn; ++i) (add ? draw<true> : draw<false>)(found[i], both, options.half);
+      for (std::int64_t row = 0; add && row < height; ++row) {
         std::int32_t* on = &count[row * length];
         if (crossed[row]) divide(length, on, map + row * length, map + size + row * length);
         crossed[row] = 0;

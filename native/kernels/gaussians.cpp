@@ -92,7 +92,7 @@ void draw_all(const Gaussians& all, float limit, const Tensor& result, int threa
   const std::int64_t planes = result.size[0], height = result.size[1], length = result.size[2], size = height * length;
   float* maps = result.floats(planes * size);
   const ByPlane gaussians(all.plane, all.count, planes);
-  gaussians.for_tasks(size, threads, [&](std::int64_t first, std::int64_t end) {
+  for_planes(planes, size, threads, [&](std::int64_t first, std::int64_t end) {
     Axis columns(length), rows(height);
     for (std::int64_t plane = first; plane < end; ++plane) {
       float* map = maps + plane * size;

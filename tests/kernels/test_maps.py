@@ -291,9 +291,8 @@ def test_operators_are_registered_in_full() -> None:
     people = several_images().nan_to_num(0.0)
     arguments = (people, torch.ones(3, 4), torch.full((3, 4), 3), (16, 64), numbers)
     torch.library.opcheck(torch.ops.lossatlas.heatmaps.default, arguments)
-    plane, center, sigma, _, _ = drawn.values()
-    limbs = (plane, center, center / center.norm(dim=1, keepdim=True), sigma, center.floor(), (center + 4).ceil())
-    torch.library.opcheck(torch.ops.lossatlas.fields.default, ((5, 2, 16, 64), *limbs, 1, 1.0, False, False))
+    limbs = torch.tensor(STAR.limbs)
+    torch.library.opcheck(torch.ops.lossatlas.fields.default, (people, limbs, (16, 64), [4.0, 4.0, 1.5, 0, 1, 1, 0, 0]))
 
 
 @both
@@ -304,7 +303,9 @@ def test_memory_is_that_of_the_result(draw: Callable[..., Tensor]) -> None:
     assert memory.peak < 1.2 * found.nbytes
 
 
-def test_a_map_that_is_not_there() -> None:
+def test_a_map_or_a_keypoint_that_is_not_there() -> None:
     drawn = random_gaussians((16, 64), 8)
     with pytest.raises(ValueError, match="gaussians: a plane is out of range"):
         draw_gaussians(4, (16, 64), **drawn)
+    with pytest.raises(ValueError, match="fields: a limb has an end that is no keypoint"):
+        torch.ops.lossatlas.fields(torch.ones(1, 1, 2, 3), torch.tensor([[0, 2]]), (4, 4), [1.0, 1.0, 0, 0, 1, 1, 0, 0])

@@ -1,7 +1,7 @@
 """What is drawn on the cells of maps: Gaussians, and the fields of limbs."""
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,8 +12,10 @@ from lossatlas.kernels.native import define, run
 CENTERS = ("exact", "round", "floor")
 """Where a Gaussian stands, as in `KeypointHeatmaps`; the kernel knows the order."""
 
-Limit: TypeAlias = Literal["box", "straight", "round"]
-"""What limits a limb along its direction: its box, straight ends or round ones. The kernel knows the order."""
+REGIONS = ("capsule", "limb", "box", "box_floor", "box_inclusive")
+"""Which cells can lie on a limb, as in `PartAffinityFields`; the kernel knows the order."""
+
+Line: TypeAlias = tuple[tuple[float, float], float]
 
 
 def usable(*drawn: Tensor) -> bool:
@@ -47,7 +49,7 @@ def heatmaps(
     sigma: Tensor,
     reach: Tensor,
     size: tuple[int, int],
-    line: tuple[tuple[float, float], float],
+    line: Line,
     *,
     limit: float,
     add: bool,
@@ -96,25 +98,36 @@ define(
 
 
 def fields(
-    size: tuple[int, int, int], limbs: Sequence[Tensor], limit: Limit, width: float, open_edge: bool, last: bool
+    keypoints: Tensor,
+    limbs: Tensor,
+    size: tuple[int, int],
+    line: Line,
+    *,
+    region: str,
+    width: float,
+    open_edge: bool,
+    last: bool,
 ) -> Tensor:
     """Return fields of unit vectors along limbs, see `lossatlas.targets.PartAffinityFields`.
 
     Args:
-        size: number, height and width of the fields.
-        limbs: of M limbs the field ``(M,)``, -1 for one that is not drawn, the start ``(M, 2)``, the unit vector
-            ``(M, 2)``, the length ``(M,)``, and the box of cells that it may lie on, first and last, both ``(M, 2)``.
-        limit: see `Limit`.
-        width: half the width.
+        keypoints: ``(B, N, K, 3)``.
+        limbs: ``(L, 2)`` keypoints that each lies between.
+        size: height and width of the maps.
+        line: factors of x and y and shift from cells to pixels.
+        region: see `REGIONS`.
+        width: half the width of a limb.
         open_edge: whether cells at exactly `width` are left out.
-        last: whether a cell holds the vector of the last limb of its field, or the mean.
+        last: whether a cell holds the vector of the last person, or the mean.
 
     Returns:
-        ``(*size[:1], 2, *size[1:])`` float32: x and y.
+        ``(B, L, 2, H, W)`` float32: x and y.
     """
-    shape = (size[0], 2, *size[1:])
-    drawn = (each.contiguous() for each in limbs)
-    maps: Tensor = torch.ops.lossatlas.fields(shape, *drawn, get_args(Limit).index(limit), width, open_edge, last)
+    (factor_x, factor_y), shift = line
+    numbers = (factor_x, factor_y, shift, REGIONS.index(region), width, width**2, open_edge, last)
+    maps: Tensor = torch.ops.lossatlas.fields(
+        keypoints.contiguous(), limbs.contiguous(), size, [float(number) for number in numbers]
+    )
     return maps
 
 
@@ -140,26 +153,10 @@ define(
 )
 
 
-def _fields(
-    size: tuple[int, ...],
-    plane: Tensor,
-    start: Tensor,
-    vector: Tensor,
-    length: Tensor,
-    low: Tensor,
-    high: Tensor,
-    limit: int,
-    width: float,
-    open_edge: bool,
-    last: bool,
-) -> Tensor:
-    maps = start.new_empty(size)
-    run("fields", (plane, start, vector, length, low, high, maps), (limit, width, width**2, open_edge, last))
+def _fields(keypoints: Tensor, limbs: Tensor, size: tuple[int, int], numbers: tuple[float, ...]) -> Tensor:
+    maps = keypoints.new_empty((keypoints.shape[0], limbs.shape[0], 2, *size))
+    run("fields", (keypoints, limbs, maps), tuple(numbers))
     return maps
 
 
-define(
-    "fields(SymInt[] size, Tensor plane, Tensor start, Tensor vector, Tensor length, Tensor low, Tensor high, "
-    "int limit, float width, bool open_edge, bool last) -> Tensor",
-    _fields,
-)
+define("fields(Tensor keypoints, Tensor limbs, SymInt[] size, float[] numbers) -> Tensor", _fields)

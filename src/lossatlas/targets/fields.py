@@ -11,7 +11,7 @@ from torch import Tensor
 from lossatlas.checks import check_choice, check_floating, check_number
 from lossatlas.kernels import maps as map_kernels
 from lossatlas.targets.gaussians import window_cells
-from lossatlas.targets.grid import Convention, to_cells
+from lossatlas.targets.grid import Convention, line, to_cells
 from lossatlas.targets.skeletons import Skeleton
 
 Region: TypeAlias = Literal["limb", "capsule", "box", "box_floor", "box_inclusive"]
@@ -24,8 +24,6 @@ Region: TypeAlias = Literal["limb", "capsule", "box", "box_floor", "box_inclusiv
 * box_floor: from ⌊min(a, b) - width⌋ to ⌊max(a, b) + width⌋, the last one left out (the lightweight port).
 * box_inclusive: from ⌊min(a, b) - width⌋ to ⌈max(a, b) + width⌉ (mmpose 0.x).
 """
-
-_LIMITS: dict[Region, map_kernels.Limit] = {"capsule": "round", "limb": "straight"}
 
 FieldOverlap: TypeAlias = Literal["mean", "last"]
 """What a cell holds that lies on the limbs of several people: the mean of their vectors, or that of the last person."""
@@ -106,23 +104,33 @@ class PartAffinityFields:
             raise ValueError(f"`keypoints` must have shape (*batch, N, {kinds}, 3), but got {tuple(keypoints.shape)}")
         *batch, people, _, _ = keypoints.shape
         points = keypoints.reshape(math.prod(batch), people, kinds, 3)
+        ends = self.skeleton.limb_tensor(keypoints.device)
+        if map_kernels.usable(points, ends):
+            fields = map_kernels.fields(
+                points,
+                ends,
+                size,
+                line(size, stride, self.convention),
+                region=self.region,
+                width=self.width,
+                open_edge=self.open_edge,
+                last=self.overlap == "last",
+            )
+        else:
+            fields = self._draw(self._limbs(points, ends, size, stride), len(points) * len(ends), size)
+        return fields.view(*batch, 2 * len(ends), *size)
+
+    def _limbs(self, points: Tensor, ends: Tensor, size: tuple[int, int], stride: float) -> "_Limbs":
+        """Return the limbs of all people."""
         labelled = points[..., 2] > 0
         cells = to_cells(torch.where(labelled[..., None], points[..., :2], 0), size, stride, self.convention)
-        ends = self.skeleton.limb_tensor(keypoints.device)
         start, end = cells[:, :, ends[:, 0]], cells[:, :, ends[:, 1]]
-        length = (end - start).norm(dim=-1)
-        drawn = labelled[:, :, ends].all(-1) & (length > 1e-7)
-        number = math.prod(batch) * len(ends)
-        plane = torch.where(drawn, torch.arange(number, device=drawn.device).view(-1, 1, len(ends)), -1)
-        vector = (end - start) / torch.where(drawn, length, 1)[..., None]
-        limbs = _Limbs._make(each.flatten(0, 2) for each in (plane, start, vector, length, *self._box(start, end)))
-        if map_kernels.usable(limbs.start, *limbs):
-            limit = _LIMITS.get(self.region, "box")
-            last = self.overlap == "last"
-            fields = map_kernels.fields((number, *size), limbs, limit, self.width, self.open_edge, last)
-        else:
-            fields = self._draw(number, size, _Limbs._make(each[limbs.plane >= 0] for each in limbs))
-        return fields.view(*batch, 2 * len(ends), *size)
+        squared = (end - start)[..., 0] ** 2 + (end - start)[..., 1] ** 2
+        drawn = labelled[:, :, ends].all(-1) & (squared.sqrt() > 1e-7)
+        image, _, limb = drawn.nonzero().unbind(1)
+        start, end, length = start[drawn], end[drawn], squared[drawn].sqrt()
+        vector = (end - start) / length[:, None]
+        return _Limbs(image * len(ends) + limb, start, vector, length, *self._box(start, end))
 
     def _box(self, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first and the last cell of each axis that can lie on limbs, all ``(*limbs, 2)``."""
@@ -133,7 +141,7 @@ class PartAffinityFields:
             return low.floor(), high.floor() - 1
         return low.floor(), high.ceil()
 
-    def _draw(self, number: int, size: tuple[int, int], limbs: "_Limbs") -> Tensor:
+    def _draw(self, limbs: "_Limbs", number: int, size: tuple[int, int]) -> Tensor:
         """Draw by PyTorch, ``(number, 2, H, W)``."""
         planes, plane = number * size[0] * size[1], size[0] * size[1]
         cell, which = self._cells(limbs, size)
@@ -185,7 +193,7 @@ class _Limbs(NamedTuple):
     """M limbs that are drawn."""
 
     plane: Int[Tensor, " m"]
-    """Field of each, -1 for one that is not drawn."""
+    """Field of each."""
     start: Float[Tensor, "m 2"]
     """In cells."""
     vector: Float[Tensor, "m 2"]

@@ -1,27 +1,16 @@
-// Ranking losses of average precision, aLRP and Rank & Sort: the positives sorted, and every negative looked up among them. The
-// twins are in src/lossatlas/losses/ranking.py.
+// Ranking losses of average precision, aLRP and Rank & Sort: the positives sorted, and every negative looked up among them.
+// The twins are in src/lossatlas/losses/ranking.py.
 //
 // H(x) = x / (2 delta) + 1/2, from 0 to 1. A negative j gives 1 to the positives that it beats by delta, which are the first
 // `clear` of the sorted ones, and a number that is linear in its logit to those up to `near`. Both are additions to running
-// sums over the positives, of which there are few; so is the way back. Negatives that lie below all positives are passed over.
-#include "blocks.hpp"
-#include "parallel.hpp"
+// sums over the positives, of which there are few; so is the way back. Negatives that lie below all positives are passed
+// over.
+#include "ranking.hpp"
 
 namespace lossatlas::LOSSATLAS_ISA {
 namespace {
 
 enum class Term { precision, interpolated, classification, localization, ranking, sorting };
-// Sums side by side, so that their additions are vector code.
-struct Doubles {
-  static constexpr int lanes = 8;
-  double sums[lanes] = {};
-  double total() const {
-    double sum = 0.0;
-    for (int lane = 0; lane < lanes; ++lane) sum += sums[lane];
-    return sum;
-  }
-};
-
 // Running sums of some numbers: `before[i]` is the sum of the first i.
 class Running {
  public:
@@ -32,8 +21,6 @@ class Running {
  private:
   Array<double> before_;
 };
-
-inline double safe_divide(double a, double b) { return b > 0.0 ? a / b : 0.0; }
 
 // Tensors and numbers, in this order (src/lossatlas/kernels/ranking.py):
 //
@@ -66,7 +53,11 @@ class Ranking {
     compare_positives();
     if (term_ != Term::sorting) compare_negatives();
     if (term_ == Term::sorting) {
-      sort_by_quality();
+      by_quality().errors(arguments_.threads, [&](std::int64_t i, double error, double beaten) {
+        loss_[i] = error;
+        false_[i] = beaten;
+        share_[i] = safe_divide(error, beaten);
+      });
     } else {
       finish_terms();
     }
@@ -172,17 +163,7 @@ class Ranking {
       for (std::int64_t i = 0; i < positives_; ++i) result_[i] = (*array)[number_[i]];
       for (std::int64_t i = 0; i < positives_; ++i) (*array)[i] = result_[i];
     }
-    steps_ = 0;
-    while ((std::int64_t{1} << steps_) <= positives_) ++steps_;
-    padded_.allocate(std::int64_t{1} << steps_);
-    for (std::int64_t i = 0; i < padded_.size(); ++i) padded_[i] = i < positives_ ? logit_[i] : __builtin_inf();
-  }
-
-  // How many sorted positives are below a number, or not above it.
-  std::int64_t below(double x) const {
-    std::int64_t place = 0;
-    for (int k = steps_ - 1; k >= 0; --k) place += padded_[place + (std::int64_t{1} << k) - 1] < x ? std::int64_t{1} << k : 0;
-    return place;
+    ladder_.set(logit_.begin(), positives_);
   }
 
   // Sum what each positive is beaten by among the positives, and the errors of these.
@@ -195,40 +176,10 @@ class Ranking {
     }
     for (std::int64_t i = 0; i < positives_; ++i) {
       const double s = logit_[i];
-      const std::int64_t begin = below(s - delta_), end = below(s + delta_);
+      const std::int64_t begin = ladder_.below(s - delta_), end = ladder_.below(s + delta_);
       const double near = static_cast<double>(end - begin), errors = amount.between(begin, end);
       true_[i] = static_cast<double>(positives_ - end) + near / 2 + (moment.between(begin, end) - s * near) / width_;
       wrong_[i] = amount.between(end, positives_) + errors / 2 + (leverage.between(begin, end) - s * errors) / width_;
-    }
-  }
-
-  // The negatives of a block that come near a positive or beat it, and where they stand among the sorted positives.
-  struct Found {
-    int count;
-    std::int32_t place[block_size];
-    double logit[block_size];
-    std::int64_t clear[block_size], near[block_size];
-  };
-
-  void look_up(const float* __restrict x, const float* __restrict y, int size, Found& found) const {
-    const double least = padded_[0] - delta_;
-    std::uint8_t kept[block_size];
-    for (int i = 0; i < size; ++i) kept[i] = (y[i] == 0.0f) & (y[i] != ignored_) & (static_cast<double>(x[i]) > least);
-    int count = 0;
-    for (int i = 0; i < size; ++i) {
-      found.place[count] = i;
-      count += kept[i];
-    }
-    found.count = count;
-    for (int i = 0; i < count; ++i) found.logit[i] = x[found.place[i]];
-    for (int i = 0; i < count; ++i) found.clear[i] = found.near[i] = 0;
-    const double* __restrict sorted = padded_.begin();
-    for (int k = steps_ - 1; k >= 0; --k) {
-      const std::int64_t half = std::int64_t{1} << k;
-      for (int i = 0; i < count; ++i) {
-        found.clear[i] += sorted[found.clear[i] + half - 1] <= found.logit[i] - delta_ ? half : 0;
-        found.near[i] += sorted[found.near[i] + half - 1] < found.logit[i] + delta_ ? half : 0;
-      }
     }
   }
 
@@ -249,8 +200,8 @@ class Ranking {
       Found found;
       for (std::int64_t task = part * tasks_ / parts; task < (part + 1) * tasks_ / parts; ++task) {
         for_blocks(task, task_size, layout_.elements(), block_size, [&](std::int64_t begin, int count) {
-          look_up(layout_.load(logits, begin, count, x_buffer), layout_.load(target, begin, count, y_buffer), count,
-                  found);
+          ladder_.look_up(layout_.load(logits, begin, count, x_buffer), layout_.load(target, begin, count, y_buffer),
+                          count, ignored_, delta_, found);
           for (int i = 0; i < found.count; ++i) {
             const std::int64_t clear = found.clear[i], near = found.near[i];
             above[0] += 1.0;
@@ -301,45 +252,7 @@ class Ranking {
     }
   }
 
-  double step(double difference) const {
-    const double x = difference / width_ + 0.5;
-    return x < 0.0 ? 0.0 : (x > 1.0 ? 1.0 : x);
-  }
-
-  // Call body(i) for all sorted positives, in parts.
-  template <class Body>
-  void for_positives(const Body& body) const {
-    constexpr std::int64_t in_part = 64;
-    parallel((positives_ + in_part - 1) / in_part, arguments_.threads, [&](std::int64_t part) {
-      const std::int64_t end = (part + 1) * in_part < positives_ ? (part + 1) * in_part : positives_;
-      for (std::int64_t i = part * in_part; i < end; ++i) body(i);
-    });
-  }
-
-  // Compare every positive with those that beat it.
-  void sort_by_quality() {
-    for_positives([&](std::int64_t i) {
-      const double* __restrict s = logit_.begin();
-      const double* __restrict q = quality_.begin();
-      const double own = s[i], quality = q[i];
-      Doubles all, all_costs, right, right_costs;
-      for (std::int64_t first = below(own - delta_); first < positives_; first += Doubles::lanes) {
-        for (int lane = 0; lane < Doubles::lanes; ++lane) {
-          const std::int64_t k = first + lane;
-          const double beats = k < positives_ ? step(s[k] - own) : 0.0, cost = k < positives_ ? 1.0 - q[k] : 0.0;
-          const double rightly = (k < positives_ ? q[k] : 0.0) >= quality ? beats : 0.0;
-          all.sums[lane] += beats;
-          all_costs.sums[lane] += beats * cost;
-          right.sums[lane] += rightly;
-          right_costs.sums[lane] += rightly * cost;
-        }
-      }
-      const double error = all_costs.total() / all.total() - right_costs.total() / right.total();
-      loss_[i] = error > 0.0 ? error : 0.0;
-      false_[i] = all.total() - right.total();
-      share_[i] = safe_divide(loss_[i], false_[i]);
-    });
-  }
+  ByQuality by_quality() const { return {logit_.begin(), quality_.begin(), positives_, delta_, ladder_}; }
 
   void differentiate(double factor) {
     push(factor);
@@ -351,28 +264,14 @@ class Ranking {
   void push(double factor) {
     for (std::int64_t i = 0; i < positives_; ++i) push_[i] = factor * weight_[i] * upstream_[i] * share_[i];
     if (term_ == Term::sorting) {
-      for_positives([&](std::int64_t k) {
-        const double* __restrict s = logit_.begin();
-        const double* __restrict q = quality_.begin();
-        const double* __restrict pushes = push_.begin();
-        const double own = s[k], quality = q[k];
-        const std::int64_t end = below(own + delta_);
-        Doubles down;
-        for (std::int64_t first = 0; first < end; first += Doubles::lanes) {
-          for (int lane = 0; lane < Doubles::lanes; ++lane) {
-            const std::int64_t i = first + lane;
-            const double worse = (i < end) & (quality < q[i]) ? pushes[i] : 0.0;
-            down.sums[lane] += worse != 0.0 ? worse * step(own - s[i]) : 0.0;
-          }
-        }
-        result_[number_[k]] = down.total() - push_[k] * false_[k];
-      });
+      by_quality().update(push_.begin(), false_.begin(), arguments_.threads,
+                          [&](std::int64_t i, double update) { result_[number_[i]] = update; });
     } else if (term_ == Term::localization) {
       const Beats beats(*this);
       for (std::int64_t k = 0; k < positives_; ++k) {
         const double s = logit_[k];
         // The step at 0 counts half of a positive's own error, which counts in full.
-        result_[number_[k]] = beats.sum(s, below(s - delta_), below(s + delta_)) + push_[k] / 2;
+        result_[number_[k]] = beats.sum(s, ladder_.below(s - delta_), ladder_.below(s + delta_)) + push_[k] / 2;
       }
     } else {
       for (std::int64_t i = 0; i < positives_; ++i) result_[number_[i]] = -push_[i] * false_[i];
@@ -408,7 +307,7 @@ class Ranking {
         const float* y = layout_.load(target, begin, size, y_buffer);
         for (int i = 0; i < size; ++i) out.values[i] = intact_ ? 0.0f : __builtin_nanf("");
         if (beats != nullptr && positives_ > 0 && intact_) {
-          look_up(layout_.load(logits, begin, size, x_buffer), y, size, found);
+          ladder_.look_up(layout_.load(logits, begin, size, x_buffer), y, size, ignored_, delta_, found);
           for (int i = 0; i < found.count; ++i) {
             out.values[found.place[i]] = static_cast<float>(beats->sum(found.logit[i], found.clear[i], found.near[i]));
           }
@@ -440,8 +339,7 @@ class Ranking {
   Array<double> logit_, weight_, other_, quality_, upstream_;        // of the sorted positives
   Array<double> false_, true_, wrong_, loss_, share_, push_;         // likewise
   Array<double> result_;                                             // of the positives in the order of memory
-  Array<double> padded_;  // the sorted logits, with infinity up to a power of two
-  int steps_ = 0;
+  Ladder ladder_;                                                    // the sorted logits
 };
 
 template <Term term>

@@ -54,7 +54,7 @@ def area(boxes: Boxes) -> PerBox:
 
 
 def _rectangle(start: Tensor, end: Tensor) -> Tensor:
-    width, height = (end - start).clamp(min=0).unbind(-1)
+    width, height = (end - start).relu().unbind(-1)
     return width * height
 
 
@@ -113,12 +113,12 @@ def overlap(input: Boxes, target: Boxes) -> Overlap:
     """
     start, end = input.split(2, dim=-1)
     target_start, target_end = target.split(2, dim=-1)
-    width, height = (end - start).clamp(min=0).unbind(-1)
-    target_width, target_height = (target_end - target_start).clamp(min=0).unbind(-1)
+    width, height = (end - start).relu().unbind(-1)
+    target_width, target_height = (target_end - target_start).relu().unbind(-1)
     intersection = _rectangle(torch.maximum(start, target_start), torch.minimum(end, target_end))
     # Not `prod`, whose gradient makes the host wait for the device.
     union = width * height + target_width * target_height - intersection
-    enclosing = (torch.maximum(end, target_end) - torch.minimum(start, target_start)).clamp(min=0)
+    enclosing = (torch.maximum(end, target_end) - torch.minimum(start, target_start)).relu()
     center_offset = ((start + end) - (target_start + target_end)) / 2
     return Overlap(
         intersection,
@@ -140,8 +140,8 @@ def pairwise_intersection(input: Float[Tensor, "n 4"], target: Float[Tensor, "m 
     x1, y1, x2, y2 = input[:, None].unbind(-1)
     target_x1, target_y1, target_x2, target_y2 = target.unbind(-1)
     # Axis by axis: matrices of (n, m, 2) are several times slower, for their last axis is so short.
-    width = (torch.minimum(x2, target_x2) - torch.maximum(x1, target_x1)).clamp(min=0)
-    height = (torch.minimum(y2, target_y2) - torch.maximum(y1, target_y1)).clamp(min=0)
+    width = (torch.minimum(x2, target_x2) - torch.maximum(x1, target_x1)).relu()
+    height = (torch.minimum(y2, target_y2) - torch.maximum(y1, target_y1)).relu()
     return width * height
 
 
@@ -197,6 +197,6 @@ def shape_iou(input: Float[Tensor, "*#batch 2"], target: Float[Tensor, "*#batch 
     """
     check_boxes("input", input, 2)
     check_boxes("target", target, 2)
-    (w, h), (target_w, target_h) = input.clamp(min=0).unbind(-1), target.clamp(min=0).unbind(-1)
+    (w, h), (target_w, target_h) = input.relu().unbind(-1), target.relu().unbind(-1)
     intersection = torch.minimum(w, target_w) * torch.minimum(h, target_h)
     return safe_divide(intersection, w * h + target_w * target_h - intersection)

@@ -221,7 +221,7 @@ def test_gradients_of_gradients(case: Case) -> None:
 
 
 @every_derivative
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_transforms_of_functions(case: Case) -> None:
     input, target = case.draw()
     _, gradient = evaluate(case.loss, input, target)

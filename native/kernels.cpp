@@ -45,6 +45,9 @@ std::int64_t* Tensor::integers(std::int64_t expected) const {
 std::uint8_t* Tensor::booleans(std::int64_t expected) const {
   return static_cast<std::uint8_t*>(array(*this, DType::boolean, expected));
 }
+std::int8_t* Tensor::bytes(std::int64_t expected) const {
+  return static_cast<std::int8_t*>(array(*this, DType::int8, expected));
+}
 
 double Tensor::scalar() const {
   if (!given() || elements() != 1) throw Error{"a tensor with one element is needed"};

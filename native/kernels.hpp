@@ -36,6 +36,7 @@ struct Tensor {
   double* doubles(std::int64_t expected) const;
   std::int64_t* integers(std::int64_t expected) const;
   std::uint8_t* booleans(std::int64_t expected) const;
+  std::int8_t* bytes(std::int64_t expected) const;
 
   // The number that a tensor with one element holds.
   double scalar() const;

@@ -2,14 +2,16 @@
 
 import random
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from lossatlas import kernels
-from lossatlas.assign import Assignment, MaxIoU
-from lossatlas.boxes.priors import anchor_grid
+from lossatlas.assign import Assignment, FCOSPoints, MaxIoU
+from lossatlas.assign.fcos_points import Bounds
+from lossatlas.boxes.priors import anchor_grid, point_grid
 from lossatlas.kernels import matching
 from tests.assign.scenes import assert_same, float_boxes, random_target
 from tests.kernels.case import needs_kernels
@@ -96,6 +98,50 @@ def test_the_number_of_threads_changes_nothing(threads: Callable[[int], None]) -
     for number in (1, 2, 5):
         threads(number)
         assert_same(MaxIoU()(priors, target), expected)
+
+
+POINTS = point_grid([(40, 40), (20, 20), (10, 10)], [8, 16, 32])
+RANGES = {8.0: (1.0, 30.0), 16.0: (20.0, 100.0), 32.0: (0.0, float("inf"))}
+
+
+@every_scene
+@pytest.mark.parametrize("bounds", ["inclusive", "strict"])
+@pytest.mark.parametrize("radius", [None, 1.3])
+def test_points_as_the_twin(
+    scene: Callable[[], Scene], bounds: Bounds, radius: float | None, instruction_set: str
+) -> None:
+    target = scene()[1]
+    points, strides = POINTS
+    for ranges in (None, RANGES):
+        assigner = FCOSPoints(ranges, radius, bounds)
+        found = assigner(points, strides, target)
+        with kernels.disabled():
+            assert_same(found, assigner(points, strides, target))
+    assert found.positive.any()
+
+
+def test_points_on_the_edge_as_the_twin() -> None:
+    """Points on a grid of whole numbers, on borders and centres of objects; some are infinite or undefined."""
+    target = ties()[1]
+    points = torch.cartesian_prod(torch.arange(40.0), torch.arange(40.0))
+    points[::97] = torch.tensor([torch.inf, 3.0])
+    points[5::97] = torch.tensor([3.0, torch.nan])
+    for bounds in get_args(Bounds):
+        assigner = FCOSPoints(center_radius=1.0, bounds=bounds)
+        found = assigner(points, torch.full((len(points),), 4.0), target)
+        with kernels.disabled():
+            assert_same(found, assigner(points, torch.full((len(points),), 4.0), target))
+    assert found.positive.any()
+
+
+def test_points_in_other_layouts_by_any_number_of_threads(threads: Callable[[int], None]) -> None:
+    target = anchors()[1]
+    points, strides = POINTS
+    with kernels.disabled():
+        expected = FCOSPoints()(points, strides, target)
+    for number in (1, 5):
+        threads(number)
+        assert_same(FCOSPoints()(points.T.contiguous().T, strides, target), expected)
 
 
 def test_memory_is_that_of_the_results() -> None:

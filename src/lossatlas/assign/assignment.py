@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -152,8 +153,11 @@ def canonical_order(boxes: Float[Tensor, "g 4"], labels: Int[Tensor, " g"]) -> I
         >>> canonical_order(boxes, torch.tensor([0, 1, 2]))
         tensor([2, 1, 0])
     """
-    order = labels.sort(stable=True).indices
-    for key in (*reversed(boxes.unbind(1)), area(boxes)):
+    (boxes,) = upcast(boxes.detach())
+    if boxes.device.type == "cpu":
+        return torch.from_numpy(np.lexsort((labels.numpy(), *boxes.numpy().T[::-1], area(boxes).numpy())))
+    order = torch.arange(len(labels), device=labels.device)
+    for key in (labels, *reversed(boxes.unbind(1)), area(boxes)):
         order = order[key[order].sort(stable=True).indices]
     return order
 
@@ -179,6 +183,34 @@ def check_target(name: str, target: Mapping[str, Tensor]) -> None:
             )
 
 
+class Given(NamedTuple):
+    """The objects of one image as they are given, crowd regions among them."""
+
+    boxes: Tensor
+    """``(G, 4)`` xyxy, in float32 at least."""
+    labels: Tensor
+    """``(G,)``."""
+    crowd: Tensor | None
+    """``(G,)`` mask of the crowd regions, None if there are none."""
+
+    @property
+    def regions(self) -> Tensor:
+        """``(K, 4)`` xyxy boxes of the crowd regions."""
+        return self.boxes[:0] if self.crowd is None else self.boxes[self.crowd]
+
+
+def given_objects(target: Mapping[str, Tensor]) -> Given:
+    """Check a target and return its objects.
+
+    Args:
+        target: ``boxes`` (G, 4) xyxy, ``labels`` (G,) and optionally ``iscrowd`` (G,).
+    """
+    check_target("target", target)
+    (boxes,) = upcast(target["boxes"])
+    crowd = target.get("iscrowd")
+    return Given(boxes, target["labels"], None if crowd is None or not crowd.any() else crowd.bool())
+
+
 def ordered_objects(target: Mapping[str, Tensor], dtype: torch.dtype) -> Objects:
     """Check a target and return its objects in canonical order, and its crowd regions.
 
@@ -186,13 +218,19 @@ def ordered_objects(target: Mapping[str, Tensor], dtype: torch.dtype) -> Objects
         target: ``boxes`` (G, 4) xyxy, ``labels`` (G,) and optionally ``iscrowd`` (G,).
         dtype: floating-point dtype of the boxes that are returned.
     """
-    check_target("target", target)
-    (boxes,) = upcast(target["boxes"])
-    order = canonical_order(boxes, target["labels"])
-    iscrowd = target.get("iscrowd")
-    crowd = torch.zeros_like(order, dtype=torch.bool) if iscrowd is None else iscrowd[order].bool()
-    rows = order[~crowd]
-    return Objects(boxes[rows].to(dtype), rows, boxes[order[crowd]].to(dtype))
+    return in_order(given_objects(target), dtype)
+
+
+def in_order(given: Given, dtype: torch.dtype) -> Objects:
+    """Return objects in canonical order, and the crowd regions.
+
+    Args:
+        given: objects of one image.
+        dtype: floating-point dtype of the boxes that are returned.
+    """
+    order = canonical_order(given.boxes, given.labels)
+    rows = order if given.crowd is None else order[~given.crowd[order]]
+    return Objects(given.boxes[rows].to(dtype), rows, given.regions.to(dtype))
 
 
 def blocks(predictions: int, objects: int, block_size: int | None) -> Iterator[slice]:

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
+from lossatlas.assign.assignment import Assignment, blocks, check_block_size, given_objects, in_order
 from lossatlas.assign.regions import check_points, edge_distances, points_in_crowd
 from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
+from lossatlas.kernels import matching
 
 Bounds = Literal["inclusive", "strict"]
 
@@ -34,7 +35,8 @@ class FCOSPoints:
         center_radius: in strides; None takes all points inside the box, as the first version of FCOS did.
         bounds: ``"inclusive"`` of the paper's code, where a size on the border belongs to two levels, or
             ``"strict"`` of torchvision and detectron2, where it belongs to none.
-        block_size: points that are held against all objects at a time; it changes memory, never the result.
+        block_size: points that are held against all objects at a time; it changes memory, never the result. None takes
+            kernels where they can be used.
 
     Raises:
         ValueError: a range, radius, block size or `bounds` out of its range.
@@ -83,15 +85,30 @@ class FCOSPoints:
             ValueError: shapes that do not fit, or a stride without an entry in `ranges`.
         """
         check_points(points, strides)
-        points, strides = upcast(points, strides)
-        objects = ordered_objects(target, points.dtype)
+        points, strides = upcast(points.detach(), strides.detach())
+        given = given_objects(target)
+        crowded = None
+        if given.crowd is not None:
+            crowded = points_in_crowd(points, given.regions.to(points.dtype), self.block_size)
+        if self.block_size is None and matching.usable(points, given.boxes, strides):
+            verdicts = matching.fcos_points(
+                points,
+                strides,
+                None if self.ranges is None else self._limits(strides),
+                *given,
+                crowded,
+                radius=self.center_radius,
+                strict=self.bounds == "strict",
+            )
+            return Assignment(*verdicts)
+        objects = in_order(given, points.dtype)
         low, high = self._limits(strides)
         matched = strides.new_full((len(points),), -1, dtype=torch.int64)
         for block in blocks(len(points), len(objects.boxes), self.block_size) if len(objects.rows) else ():
             candidate = self._candidates(points[block], strides[block], low[block], high[block], objects.boxes)
             found, first = candidate.to(torch.uint8).max(dim=1)  # the first maximum: the smallest object
             matched[block] = torch.where(found > 0, objects.rows[first], -1)
-        return Assignment.build(matched, points_in_crowd(points, objects.crowd, self.block_size))
+        return Assignment.build(matched, torch.zeros_like(matched, dtype=torch.bool) if crowded is None else crowded)
 
     def _limits(self, strides: Tensor) -> tuple[Tensor, Tensor]:
         low, high = 4 * strides, 8 * strides

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossatlas.assign.assignment import Assignment, blocks, check_block_size, ordered_objects
+from lossatlas.assign.assignment import Assignment, blocks, check_block_size, given_objects, in_order
 from lossatlas.assign.regions import boxes_in_crowd, check_rows
 from lossatlas.assign.selection import to_rows
 from lossatlas.boxes.geometry import pairwise_iou
@@ -109,15 +109,26 @@ class MaxIoU:
         """
         check_rows("priors", priors)
         (priors,) = upcast(priors.detach())
-        objects = ordered_objects(target, priors.dtype)
-        overlaps: _Overlaps
-        if self.block_size is None and matching.usable(priors, objects.boxes):
-            overlaps = _Fused(priors, objects.boxes)
-        else:
-            overlaps = _Blocks(priors, objects.boxes, self.block_size)
-        matched, ignored = self._match(overlaps)
-        crowded = boxes_in_crowd(priors, objects.crowd, self.crowd_threshold, self.block_size)
-        return Assignment.build(to_rows(objects.rows, matched), ignored | crowded)
+        given = given_objects(target)
+        crowded = None
+        if given.crowd is not None:
+            crowded = boxes_in_crowd(priors, given.regions.to(priors.dtype), self.crowd_threshold, self.block_size)
+        if self.block_size is None and matching.usable(priors, given.boxes):
+            verdicts = matching.max_iou(
+                priors,
+                *given,
+                crowded,
+                positive=self.positive_threshold,
+                negative=self.negative_threshold,
+                low_quality=self.low_quality,
+                least=self.min_low_quality_iou,
+            )
+            return Assignment(*verdicts)
+        objects = in_order(given, priors.dtype)
+        matched, ignored = self._match(_Blocks(priors, objects.boxes, self.block_size))
+        if crowded is not None:
+            ignored |= crowded
+        return Assignment.build(to_rows(objects.rows, matched), ignored)
 
     def match(self, overlaps: Float[Tensor, "p g"]) -> Assignment:
         """Return the assignment for given overlaps of priors and objects; objects that tie go by their column.
@@ -130,7 +141,7 @@ class MaxIoU:
             raise ValueError(f"`overlaps` must have shape (P, G), but got {tuple(overlaps.shape)}")
         return Assignment.build(*self._match(_Matrix(overlaps)))
 
-    def _match(self, overlaps: "_Overlaps") -> tuple[Tensor, Tensor]:
+    def _match(self, overlaps: "_Blocks") -> tuple[Tensor, Tensor]:
         """Return the object of each positive prior (-1 for others), and the priors between the thresholds."""
         best, own, object_best = overlaps.best()
         matched = torch.where(best >= self.positive_threshold, own, -1)
@@ -141,24 +152,8 @@ class MaxIoU:
         return matched, (best >= self.negative_threshold) & (best < self.positive_threshold)
 
 
-class _Overlaps(Protocol):
-    """The IoU of each prior with each object, which need not be in memory."""
-
-    def best(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the best IoU of each prior, the first object it is with, and the best IoU of each object."""
-        ...
-
-    def claims(self, wanted: Tensor) -> Tensor:
-        """Return the object that each prior has the highest claim to, -1 without any.
-
-        Args:
-            wanted: ``(G,)`` the IoU with each object that is a claim to it, above 0.
-        """
-        ...
-
-
 class _Blocks:
-    """A few priors after the others."""
+    """The IoU of each prior with each object, of a few priors at a time."""
 
     def __init__(self, priors: Tensor, objects: Tensor, block_size: int | None) -> None:
         self.priors = priors
@@ -166,6 +161,7 @@ class _Blocks:
         self.block_size = block_size
 
     def best(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the best IoU of each prior, the first object it is with, and the best IoU of each object."""
         best = self.priors.new_zeros(len(self.priors))
         own = torch.zeros_like(best, dtype=torch.int64)
         object_best = self.priors.new_zeros(len(self.objects))
@@ -175,6 +171,11 @@ class _Blocks:
         return best, own, object_best
 
     def claims(self, wanted: Tensor) -> Tensor:
+        """Return the object that each prior has the highest claim to, -1 without any.
+
+        Args:
+            wanted: ``(G,)`` the IoU with each object that is a claim to it, above 0.
+        """
         claimant = torch.full_like(self.priors[:, 0], -1, dtype=torch.int64)
         for block, iou in self._blocks():
             claim, object_ = torch.where(iou == wanted, iou, 0).max(dim=1)
@@ -198,17 +199,3 @@ class _Matrix(_Blocks):
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         if self.overlaps.numel():
             yield slice(0, len(self.overlaps)), self.overlaps
-
-
-class _Fused:
-    """By kernels, to the last bit as `_Blocks`."""
-
-    def __init__(self, priors: Tensor, objects: Tensor) -> None:
-        self.priors = priors.contiguous()
-        self.objects = objects.contiguous()
-
-    def best(self) -> tuple[Tensor, Tensor, Tensor]:
-        return matching.max_iou(self.priors, self.objects)
-
-    def claims(self, wanted: Tensor) -> Tensor:
-        return matching.claims(self.priors, self.objects, wanted)

@@ -77,7 +77,7 @@ def highest_iou(priors: Tensor, boxes: Tensor, block_size: int | None = None) ->
     """
     priors = priors.detach()
     if block_size is None and matching.usable(priors, boxes):
-        return matching.max_iou(priors.contiguous(), boxes.contiguous())[0]
+        return matching.highest_iou(priors, boxes)
     best = priors.new_zeros(len(priors))
     if len(boxes):
         for block in blocks(len(priors), len(boxes), block_size):

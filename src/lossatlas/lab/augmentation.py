@@ -1,7 +1,7 @@
 """Random changes of training images, as functions of nothing but the sample and a random generator."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -119,6 +119,15 @@ def fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """Return the height and width to which an image of a height and width is made smaller."""
     factor = min(1.0, longest / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def zooms(sizes: Iterable[tuple[int, int]], longest: int) -> Tensor:
+    """Return by which factors ``(N, 2)`` width and height of images of these heights and widths change in `fitted`."""
+    factors = []
+    for height, width in sizes:
+        smaller_height, smaller_width = fitted((height, width), longest)
+        factors.append((smaller_width / width, smaller_height / height))
+    return torch.tensor(factors).reshape(-1, 2)
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:

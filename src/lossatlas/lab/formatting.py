@@ -1,6 +1,6 @@
 """How the numbers of a comparison are written, in tables, sentences and charts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lossatlas.lab.statistics import Estimate
 
@@ -33,3 +33,26 @@ def plural(count: int, word: str) -> str:
         ('1 seed', '3 seeds')
     """
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table in columns: the first to the left, those that hold numbers to the right.
+
+    Example:
+        >>> print(plain_table(["variant", "AP", "verdict"], [["giou", "0.512", "baseline"]]))
+        variant     AP  verdict
+        -------  -----  --------
+        giou     0.512  baseline
+    """
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    right = [
+        all(cell == "" or cell[-1].isdigit() or cell == "-" for cell in column) for column in zip(*rows, strict=True)
+    ]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(cells, widths, right, strict=True)
+        ).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])

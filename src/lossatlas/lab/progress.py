@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from lossatlas.lab.comparison import Listener
-from lossatlas.lab.formatting import plural
+from lossatlas.lab.formatting import plain_table, plural
 from lossatlas.lab.metrics import Metric
 from lossatlas.lab.plan import Plan
 from lossatlas.lab.summary import Summary, Trial, notes, table
@@ -202,29 +202,6 @@ def show_summary(summary: Summary, console: Console) -> None:
         console.print()
     for note in found:
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=not console.is_terminal)
-
-
-def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table in columns: the first to the left, those that hold numbers to the right.
-
-    Example:
-        >>> print(plain_table(["variant", "AP", "verdict"], [["giou", "0.512", "baseline"]]))
-        variant     AP  verdict
-        -------  -----  --------
-        giou     0.512  baseline
-    """
-    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
-    right = [
-        all(cell == "" or cell[-1].isdigit() or cell == "-" for cell in column) for column in zip(*rows, strict=True)
-    ]
-
-    def line(cells: Sequence[str]) -> str:
-        return "  ".join(
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(cells, widths, right, strict=True)
-        ).rstrip()
-
-    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
 
 
 def duration(seconds: float) -> str:

@@ -5,8 +5,9 @@ import torch
 
 from lossatlas.lab.data import Data, DetectionSplit, ImageRecord
 from lossatlas.lab.data.dataset import ObjectRow
+from lossatlas.lab.inspection.fights import SAMPLED_OBJECTS
 from lossatlas.lab.inspection.priors import Priors
-from lossatlas.lab.inspection.survey import SAMPLED_OBJECTS, survey
+from lossatlas.lab.inspection.survey import survey
 from lossatlas.lab.inspection.surveyor import Surveyor
 from lossatlas.lab.registry import OBJECTIVES
 from tests.lab.training.squares import squares_data
@@ -118,7 +119,7 @@ def test_large_images_are_seen_smaller():
 
 
 def test_fights_are_looked_at_on_a_sample(monkeypatch):
-    monkeypatch.setattr("lossatlas.lab.inspection.survey.SAMPLED_OBJECTS", 3)
+    monkeypatch.setattr("lossatlas.lab.inspection.fights.SAMPLED_OBJECTS", 3)
     objects = [((20.0, 20.0, 60.0, 60.0), 0, False), ((70.0, 70.0, 110.0, 110.0), 1, False)]
     found = survey_of("fcos", *[objects] * 10)
     assert SAMPLED_OBJECTS > 3

@@ -7,12 +7,12 @@ reaches further, or lies outside altogether, is an error. A box of zero area is 
 
 import json
 import math
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from lossatlas.lab.data.dataset import DetectionData, DetectionSplit, ImageRecord, ObjectRow, fingerprint
@@ -26,6 +26,9 @@ EDGE_TOLERANCE = 1.0
 
 WARNING_KINDS = frozenset({Kind.ZERO_AREA_BOX, Kind.OUTSIDE_KEYPOINT})
 """What is told but does not prevent training."""
+
+_SINGLE = struct.Struct("4f")
+"""Four numbers in single precision."""
 
 
 class CocoSplit(DetectionSplit):
@@ -324,7 +327,7 @@ def clip_box(
         reach = "lies wholly outside" if outside else f"reaches {overhang:.6g} pixels beyond"
         return None, (Kind.OUTSIDE_BOX, f" {reach} the image of {size[0]} x {size[1]}")
     box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(size[0])), min(y2, float(size[1])))
-    left, top, right, bottom = np.asarray(box, dtype=np.float32).tolist()
+    left, top, right, bottom = _SINGLE.unpack(_SINGLE.pack(*box))
     if left < right and top < bottom:
         return box, None
     return None, (Kind.ZERO_AREA_BOX, " has no area in single precision")

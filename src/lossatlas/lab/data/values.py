@@ -17,7 +17,7 @@ def is_number(value: object) -> bool:
         >>> is_number(1.5), is_number(True), is_number("1")
         (True, False, False)
     """
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is float or type(value) is int
 
 
 def whole(value: Any) -> int | None:
@@ -27,4 +27,6 @@ def whole(value: Any) -> int | None:
         >>> whole(320.0), whole(0.5), whole("3")
         (320, None, None)
     """
+    if type(value) is int:
+        return value
     return int(value) if is_number(value) and math.isfinite(value) and value == int(value) else None

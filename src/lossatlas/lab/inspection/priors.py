@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from lossatlas.assign.assignment import blocks
 from lossatlas.boxes.geometry import pairwise_iou
 from lossatlas.lab.networks.backbone import STRIDES
 
@@ -63,13 +64,18 @@ class Priors:
 
         NaN where nothing is known of the places.
         """
+        found = boxes.new_full((len(boxes),), float("nan"))
+        if self.geometry != "none":
+            for block in blocks(len(boxes), len(self.place), None):
+                found[block] = self._overlap(boxes[block])
+        return found
+
+    def _overlap(self, boxes: Tensor) -> Tensor:
         if self.geometry == "anchors":
             return pairwise_iou(boxes, self.place).amax(dim=1)
-        if self.geometry == "points":
-            after = self.place[None] > boxes[:, None, :2]
-            before = self.place[None] < boxes[:, None, 2:]
-            return (after & before).all(-1).sum(1).to(boxes.dtype)
-        return boxes.new_full((len(boxes),), float("nan"))
+        after = self.place[None] > boxes[:, None, :2]
+        before = self.place[None] < boxes[:, None, 2:]
+        return (after & before).all(-1).sum(1).to(boxes.dtype)
 
 
 OVERLAP: Mapping[Geometry, str] = {"anchors": "best IoU", "points": "points inside", "none": "overlap"}

@@ -7,11 +7,11 @@ from rich.console import Console
 from lossatlas._version import __version__
 from lossatlas.lab.data import Data, DetectionSplit, describe
 from lossatlas.lab.files import write_json, write_text
+from lossatlas.lab.formatting import plain_table
 from lossatlas.lab.inspection import tables
 from lossatlas.lab.inspection.drawing import draw
 from lossatlas.lab.inspection.priors import OVERLAP
 from lossatlas.lab.inspection.survey import Survey
-from lossatlas.lab.progress import plain_table
 from lossatlas.lab.report.page import fill
 
 PAGE_FILE, NUMBERS_FILE = "inspection.html", "inspection.json"

@@ -1,23 +1,22 @@
 """Assigns the objects of a data set to the predictions of an untrained network, and counts who answers for whom."""
 
+import itertools
 import math
+import operator
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lossatlas.assign import Assignment
+from lossatlas.assign.assignment import IGNORED
 from lossatlas.lab.data import Data, DetectionSplit
 from lossatlas.lab.inspection.dependence import depends_on_predictions
+from lossatlas.lab.inspection.fights import Fights, only, sample
 from lossatlas.lab.inspection.priors import Geometry, Priors
-from lossatlas.lab.inspection.surveyor import Surveyor, Target
-
-SAMPLED_OBJECTS = 4000
-"""Objects that are assigned once more, each as if it were alone in its image, to see what others take from it."""
+from lossatlas.lab.inspection.surveyor import Surveyor, Target, positives_of
 
 
 @dataclass(frozen=True)
@@ -49,29 +48,6 @@ class Found:
     def total(self) -> Tensor:
         """``(N,)`` positives on all levels."""
         return self.positives.sum(1)
-
-
-@dataclass
-class Fights:
-    """What objects take from each other, on the images that were looked at for it.
-
-    Args:
-        images: how many they are.
-        objects: their objects.
-        claimed: predictions that at least one object would have if it were alone.
-        contested: those of them that several would have.
-        shortened: objects that have fewer positives than they would have alone.
-        robbed: those of them that have none.
-        pairs: contested predictions by the class that has them and the class that would have them too.
-    """
-
-    images: int = 0
-    objects: int = 0
-    claimed: int = 0
-    contested: int = 0
-    shortened: int = 0
-    robbed: int = 0
-    pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -139,30 +115,37 @@ def survey(
     """
     started = time.perf_counter()
     split, surveyor = data.train, Surveyor(objective, data, image_size)
-    drawn = _sample(split)
-    states = torch.zeros(len(split), 3, dtype=torch.int64)
-    rows, places, fights = [], [], Fights()
-    for number, (size, index) in enumerate(sorted((surveyor.size(one), at) for at, one in enumerate(split.records))):
-        target = surveyor.target(split.records[index])
-        assignment = surveyor.assign(size, target)
+    targets, drawn = surveyor.targets(split.records), sample(split)
+    states = np.zeros((len(split), 3), dtype=np.int64)
+    rows, places, fights, done = [], [], Fights(), 0
+    visited = sorted((surveyor.size(record), index) for index, record in enumerate(split.records))
+    for size, group in itertools.groupby(visited, key=operator.itemgetter(0)):
+        indices = [index for _, index in group]
+        answers = []
+        for index in indices:
+            assignment = surveyor.assign(size, targets[index])
+            positive = positives_of(assignment)
+            ignored = np.count_nonzero(assignment.state.numpy() == IGNORED)
+            states[index] = len(positive), len(assignment) - len(positive) - ignored, ignored
+            answers.append((positive, assignment.matched[positive]))
+            if index in drawn:
+                fights.add(surveyor, size, targets[index], assignment)
+            if on_progress and done % 50 == 0:
+                on_progress(done / len(split))
+            done += 1
         priors = surveyor.priors(size, len(assignment))
-        states[index] = torch.stack([assignment.positive, assignment.negative, assignment.ignored]).sum(1)
-        places.append(torch.bincount(priors.level, minlength=len(priors.levels)))
-        rows.append(_found(surveyor, index, size, target, assignment, priors, split.annotation_ids(index)))
-        if index in drawn:
-            _fight(fights, surveyor, size, target, assignment)
-        if on_progress and number % 50 == 0:
-            on_progress(number / len(split))
+        places.append(len(indices) * torch.bincount(priors.level, minlength=len(priors.levels)))
+        rows.append(_found(surveyor, size, priors, split, indices, [targets[index] for index in indices], answers))
     return Survey(
         objective=objective,
         data=data.name,
         split=split,
         image_size=surveyor.image_size,
         levels=priors.levels,
-        places=tuple(torch.stack(places).double().mean(0).tolist()),
+        places=tuple((torch.stack(places).sum(0).double() / len(split)).tolist()),
         geometry=priors.geometry,
         found=Found(*(torch.cat(column) for column in zip(*rows, strict=True))),
-        states=states,
+        states=torch.from_numpy(states),
         crowds=sum(int(record.iscrowd.sum()) for record in split.records),
         fights=fights,
         depends=depends_on_predictions(surveyor, split),
@@ -172,43 +155,51 @@ def survey(
     )
 
 
-def _sample(split: DetectionSplit) -> frozenset[int]:
-    """Return images at random whose objects are `SAMPLED_OBJECTS` together, or all if there are fewer."""
-    order = np.random.default_rng(0).permutation(len(split)).tolist()
-    before = np.cumsum([0, *(len(split.records[index].labels) for index in order)])
-    return frozenset(index for index, count in zip(order, before.tolist(), strict=False) if count < SAMPLED_OBJECTS)
-
-
 def _found(
     surveyor: Surveyor,
-    index: int,
     size: tuple[int, int],
-    target: Target,
-    assignment: Assignment,
     priors: Priors,
-    annotation_ids: Sequence[int],
+    split: DetectionSplit,
+    indices: Sequence[int],
+    targets: Sequence[Target],
+    answers: Sequence[tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, ...]:
-    """Return the rows of one image, in the order of `Found`."""
-    kept = (~target["iscrowd"]).nonzero().squeeze(1)
-    boxes = target["boxes"][kept]
-    objects, levels = len(target["labels"]), len(priors.levels)
-    place = assignment.matched[assignment.positive] * levels + priors.level[assignment.positive]
-    positives = torch.bincount(place, minlength=objects * levels).view(objects, levels)[kept]
-    overlap = torch.full((len(kept),), math.nan)
-    robbed = torch.zeros(len(kept), dtype=torch.bool)
-    lost = (positives.sum(1) == 0).nonzero().squeeze(1)
-    if len(lost):
-        overlap[lost] = priors.best_overlap(boxes[lost])
-        robbed[lost] = _robbed(surveyor, size, target, kept[lost])
-    ids = torch.tensor([annotation_ids[row] for row in kept.tolist()], dtype=torch.int64)
-    image = torch.full_like(kept, index)
-    return image, ids, target["labels"][kept], boxes[:, 2:] - boxes[:, :2], positives, overlap, robbed
+    """Return the rows of the images of one size, in the order of `Found`.
+
+    Args:
+        surveyor: of the objective.
+        size: height and width of the images as the network sees them.
+        priors: of this size.
+        split: of the images.
+        indices: of the images in the split.
+        targets: of the images.
+        answers: of each image, its positives and their objects.
+    """
+    boxes, labels, iscrowd = (
+        torch.cat([target[name] for target in targets]) for name in ("boxes", "labels", "iscrowd")
+    )
+    counts = torch.tensor([len(target["labels"]) for target in targets])
+    start = counts.cumsum(0) - counts
+    place, matched = (torch.cat(part) for part in zip(*answers, strict=True))
+    matched = matched + start.repeat_interleave(torch.tensor([len(positive) for positive, _ in answers]))
+    objects, levels = len(labels), len(priors.levels)
+    positives = torch.bincount(matched * levels + priors.level[place], minlength=objects * levels).view(objects, levels)
+    overlap = torch.full((objects,), math.nan)
+    robbed = torch.zeros(objects, dtype=torch.bool)
+    lost = ((positives.sum(1) == 0) & ~iscrowd).nonzero().squeeze(1)
+    overlap[lost] = priors.best_overlap(boxes[lost])
+    image = torch.arange(len(counts)).repeat_interleave(counts)
+    for number, rows in _by_image(image[lost], lost):
+        robbed[rows] = _robbed(surveyor, size, targets[number], rows - start[number])
+    ids = torch.tensor([id_ for index in indices for id_ in split.annotation_ids(index)], dtype=torch.int64)
+    columns = (torch.tensor(indices)[image], ids, labels, boxes[:, 2:] - boxes[:, :2], positives, overlap, robbed)
+    return tuple(column[~iscrowd] for column in columns)
 
 
-def _only(target: Target, rows: Tensor) -> Target:
-    """Return a target of these objects and all crowd regions."""
-    chosen = torch.cat((rows, target["iscrowd"].nonzero().squeeze(1)))
-    return {name: values[chosen] for name, values in target.items()}
+def _by_image(image: Tensor, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Return each image that occurs, with those of the rows that are its own; `image` is sorted."""
+    numbers, counts = image.unique_consecutive(return_counts=True)
+    return zip(numbers.tolist(), rows.split(counts.tolist()), strict=True)
 
 
 def _robbed(surveyor: Surveyor, size: tuple[int, int], target: Target, lost: Tensor) -> Tensor:
@@ -216,31 +207,9 @@ def _robbed(surveyor: Surveyor, size: tuple[int, int], target: Target, lost: Ten
     robbed = torch.zeros(len(lost), dtype=torch.bool)
     while not robbed.all():
         left = (~robbed).nonzero().squeeze(1)
-        assignment = surveyor.assign(size, _only(target, lost[left]))
-        winners = assignment.matched[assignment.positive].unique()
+        assignment = surveyor.assign(size, only(target, lost[left]))
+        winners = assignment.matched[positives_of(assignment)].unique()
         if not len(winners):
             break
         robbed[left[winners]] = True
     return robbed
-
-
-def _fight(fights: Fights, surveyor: Surveyor, size: tuple[int, int], target: Target, assignment: Assignment) -> None:
-    """Assign each object of an image as if it were alone, and count what the others take from it."""
-    rows = (~target["iscrowd"]).nonzero().squeeze(1)
-    fights.images += 1
-    fights.objects += len(rows)
-    if len(rows) == 0:
-        return
-    if len(rows) == 1:  # it is alone
-        fights.claimed += int(assignment.positive.sum())
-        return
-    claims = torch.stack([surveyor.assign(size, _only(target, row[None])).positive for row in rows])
-    claimants, wanted = claims.sum(0), claims.sum(1)
-    kept = (assignment.matched == rows[:, None]).sum(1)
-    fights.claimed += int((claimants > 0).sum())
-    fights.contested += int((claimants > 1).sum())
-    fights.shortened += int((kept < wanted).sum())
-    fights.robbed += int(((kept == 0) & (wanted > 0)).sum())
-    loser, place = (claims & (claimants > 1) & assignment.positive & (assignment.matched != rows[:, None])).nonzero().T
-    winners = target["labels"][assignment.matched[place]]
-    fights.pairs.update(zip(winners.tolist(), target["labels"][rows[loser]].tolist(), strict=True))

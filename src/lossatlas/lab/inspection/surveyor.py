@@ -1,12 +1,15 @@
 """Assigns the objects of single images to the predictions of an untrained network."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lossatlas.assign import Assignment
-from lossatlas.lab.augmentation import fitted
+from lossatlas.assign.assignment import POSITIVE
+from lossatlas.lab.augmentation import fitted, zooms
 from lossatlas.lab.data import Data, DetectionSplit, ImageRecord
 from lossatlas.lab.inspection.priors import Priors
 from lossatlas.lab.registry import build_network, find_objective
@@ -38,13 +41,22 @@ class Surveyor:
 
     def zoom(self, record: ImageRecord) -> Tensor:
         """Return by which factors width and height of an image change before the network sees it."""
-        height, width = fitted((record.height, record.width), self.image_size)
-        return torch.tensor([width / record.width, height / record.height])
+        return zooms([(record.height, record.width)], self.image_size)[0]
 
     def target(self, record: ImageRecord) -> Target:
         """Return the objects of an image in the pixels that the network sees."""
-        boxes = record.boxes * self.zoom(record).repeat(2)
-        return {"boxes": boxes, "labels": record.labels, "iscrowd": record.iscrowd}
+        return self.targets([record])[0]
+
+    def targets(self, records: Sequence[ImageRecord]) -> list[Target]:
+        """Return the objects of some images in the pixels that the network sees."""
+        counts = [len(record.labels) for record in records]
+        factors = zooms(((record.height, record.width) for record in records), self.image_size).repeat(1, 2)
+        factors = factors.repeat_interleave(torch.tensor(counts), dim=0)
+        boxes = (torch.cat([record.boxes for record in records]) * factors).split(counts)
+        return [
+            {"boxes": mine, "labels": record.labels, "iscrowd": record.iscrowd}
+            for mine, record in zip(boxes, records, strict=True)
+        ]
 
     def size(self, record: ImageRecord) -> tuple[int, int]:
         """Return height and width of the input of the network for an image."""
@@ -66,3 +78,9 @@ class Surveyor:
         if self._priors is None:
             self._priors = Priors.of(self._outputs, size, predictions)
         return self._priors
+
+
+def positives_of(assignment: Assignment) -> Tensor:
+    """Return the ``(N,)`` predictions that answer for an object."""
+    # By numpy, which looks for ones among very many zeros faster.
+    return torch.from_numpy(np.flatnonzero(assignment.state.numpy() == POSITIVE))

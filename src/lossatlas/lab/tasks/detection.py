@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossatlas.lab.augmentation import Motion, fitted, move_boxes
+from lossatlas.lab.augmentation import Motion, move_boxes, zooms
 from lossatlas.lab.data import DetectionData, DetectionSplit, ImageRecord, load_detection
 from lossatlas.lab.evaluation import evaluate_detections, to_coco
 from lossatlas.lab.facts import Facts
@@ -45,12 +45,12 @@ class Detection(Task):
 
     def facts(self, data: DetectionData, image_size: int) -> Facts:
         """Return the number of classes and the sizes of the objects."""
-        sizes = []
-        for record in data.train.records:
-            height, width = fitted((record.height, record.width), image_size)
-            boxes = record.boxes[~record.iscrowd]
-            sizes.append((boxes[:, 2:] - boxes[:, :2]) * torch.tensor([width / record.width, height / record.height]))
-        return Facts(len(data.class_names), image_size, torch.cat(sizes))
+        records = data.train.records
+        factors = zooms(((record.height, record.width) for record in records), image_size)
+        counts = torch.tensor([len(record.labels) for record in records])
+        boxes = torch.cat([record.boxes for record in records])
+        sizes = (boxes[:, 2:] - boxes[:, :2]) * factors.repeat_interleave(counts, dim=0)
+        return Facts(len(data.class_names), image_size, sizes[~torch.cat([record.iscrowd for record in records])])
 
     def move(self, target: Mapping[str, Tensor], motion: Motion) -> dict[str, Tensor]:
         """Move the boxes."""

@@ -1,6 +1,5 @@
 """Losses that are one number for each predicted box and its object, weighed and reduced in the same pass."""
 
-import torch
 from torch import Tensor
 
 from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, twin_of_kernel
@@ -30,8 +29,7 @@ def box_pairs(
     Returns:
         ``(*batch)`` for ``"none"``, a scalar otherwise; float32.
     """
-    result: Tensor = torch.ops.lossatlas.box_pairs(input, target, weight, kernel, parameters, reduction, normalizer)
-    return result
+    return BOX_PAIRS(input, target, weight, kernel, parameters, reduction, normalizer)
 
 
 def _launch(
@@ -56,10 +54,11 @@ def _launch(
     )
 
 
-FusedLoss(
+BOX_PAIRS = FusedLoss(
     name="box_pairs",
     launch=_launch,
     value_shape=lambda input, *_: input.shape[:-1],
     reduction=4,
     twin=twin_of_kernel,
-).register("Tensor target, Tensor? weight, str kernel, float[] parameters, str reduction, Tensor? normalizer")
+)
+BOX_PAIRS.register("Tensor target, Tensor? weight, str kernel, float[] parameters, str reduction, Tensor? normalizer")

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, twin_of_kernel
@@ -36,10 +35,7 @@ def elementwise(
     Returns:
         ``(*shape)`` for ``"none"``, a scalar otherwise; float32.
     """
-    result: Tensor = torch.ops.lossatlas.elementwise(
-        input, target, weight, kernel, parameters, ignored, reduction, normalizer, factor
-    )
-    return result
+    return ELEMENTWISE(input, target, weight, kernel, parameters, ignored, reduction, normalizer, factor)
 
 
 def _launch(
@@ -65,13 +61,14 @@ def _launch(
     run(kernel, (input, target, weight, upstream, value, gradient, normalizer, factor), numbers)
 
 
-FusedLoss(
+ELEMENTWISE = FusedLoss(
     name="elementwise",
     launch=_launch,
     value_shape=lambda input, *_: input.shape,
     reduction=5,
     twin=twin_of_kernel,
-).register(
+)
+ELEMENTWISE.register(
     "Tensor target, Tensor? weight, str kernel, float[] parameters, float? ignored, str reduction, Tensor? normalizer, "
     "Tensor? factor"
 )

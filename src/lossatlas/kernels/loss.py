@@ -60,8 +60,15 @@ class FusedLoss:
 
     def operator(self, suffix: str = "") -> Callable[..., Any]:
         """Return one of the registered operators."""
-        operator: Callable[..., Any] = getattr(torch.ops.lossatlas, self.name + suffix)
+        operator: Callable[..., Any] = getattr(torch.ops.lossatlas, self.name + suffix).default
         return operator
+
+    def __call__(self, input: Tensor, *rest: Any) -> Tensor:
+        """Return the value; where a graph is captured by the operator, else without its detour over the dispatcher."""
+        if torch.compiler.is_compiling():
+            value: Tensor = self.operator()(input, *rest)
+            return value
+        return self._autograd(input, *rest)
 
     def in_one_pass(self, input: Tensor, *rest: Any) -> bool:
         """Whether the gradient is computed with the value."""
@@ -129,7 +136,7 @@ class _Loss(torch.autograd.Function):
             gradient = ctx.loss.operator("_backward")(upstream, input, *rest)
         elif type(gradient) is Tensor:
             # Nobody else has it: the gradient of a second call is computed anew.
-            torch.ops.lossatlas.scale_(gradient, upstream)
+            torch.ops.lossatlas.scale_.default(gradient, upstream)
         else:
             gradient = gradient * upstream
         return None, gradient, *(None for _ in rest)

@@ -40,10 +40,7 @@ def class_costs(
     Raises:
         ValueError: an index that is no class.
     """
-    result: Tensor = torch.ops.lossatlas.class_costs(
-        input, target, weight, class_weight, gamma, label_smoothing, ignored, reduction, normalizer
-    )
-    return result
+    return CLASS_COSTS(input, target, weight, class_weight, gamma, label_smoothing, ignored, reduction, normalizer)
 
 
 def _axis(input: Tensor) -> int:

@@ -267,7 +267,8 @@ def class_targets(
     """
     (target,) = upcast(torch.zeros_like(logits, requires_grad=False))
     if assignments:
-        target[torch.stack([assignment.ignored for assignment in assignments])] = IGNORE
+        # By places: a mask would be compared with every element.
+        target[torch.stack([assignment.ignored for assignment in assignments]).nonzero(as_tuple=True)] = IGNORE
     place = (positives.image, positives.prediction, positives.labels)
     target[place] = quality.to(target.dtype) if isinstance(quality, Tensor) else target.new_tensor(quality)
     return target

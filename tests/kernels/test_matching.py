@@ -11,6 +11,7 @@ from torch import Tensor
 from lossatlas import kernels
 from lossatlas.assign import Assignment, FCOSPoints, MaxIoU
 from lossatlas.assign.fcos_points import Bounds
+from lossatlas.assign.regions import highest_iou
 from lossatlas.boxes.priors import anchor_grid, point_grid
 from lossatlas.kernels import matching
 from tests.assign.scenes import assert_same, float_boxes, random_target
@@ -84,6 +85,15 @@ def test_equals_the_twin(scene: Callable[[], Scene], low_quality: str, instructi
         found = assigner(priors, target)
         assert_same(found, by_twin(assigner, priors, target))
     assert found.positive.any() or scene is not anchors
+
+
+@every_scene
+def test_the_highest_iou_is_that_of_the_twin(scene: Callable[[], Scene], instruction_set: str) -> None:
+    priors, target = scene()
+    found = highest_iou(priors, target["boxes"])
+    with kernels.disabled():
+        assert torch.equal(found, highest_iou(priors, target["boxes"]))
+    assert found.any()
 
 
 def test_priors_in_other_layouts() -> None:

@@ -19,6 +19,8 @@ inline std::int32_t as_bits(float x) { return __builtin_bit_cast(std::int32_t, x
 
 inline float absolute(float x) { return as_float(as_bits(x) & 0x7fffffff); }
 inline float square(float x) { return x * x; }
+inline float larger(float a, float b) { return a > b ? a : b; }
+inline float smaller(float a, float b) { return a < b ? a : b; }
 
 // e^x = 2^n e^r with |r| <= ln(2) / 2.
 inline float exp(float x) {

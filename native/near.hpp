@@ -3,15 +3,13 @@
 #pragma once
 
 #include "kernels.hpp"
+#include "math.hpp"
 #include "memory.hpp"
 
 namespace lossatlas::LOSSATLAS_ISA {
 
 inline constexpr int few = 64;
 inline constexpr std::int64_t few_in_task = 32;
-
-inline float larger(float a, float b) { return a > b ? a : b; }
-inline float smaller(float a, float b) { return a < b ? a : b; }
 
 // The objects of an image that are no crowd regions, as `canonical_order` in src/lossatlas/assign/assignment.py has them:
 // by area, by x1, y1, x2, y2 and by label, NaN last, equal ones as they are given.

@@ -13,8 +13,6 @@ namespace {
 
 constexpr int width = 32;
 
-inline float larger(float a, float b) { return a > b ? a : b; }
-
 enum Region { capsule, limb, box, box_floor, box_inclusive };
 
 // What lies on a limb.

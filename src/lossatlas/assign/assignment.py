@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -154,8 +153,6 @@ def canonical_order(boxes: Float[Tensor, "g 4"], labels: Int[Tensor, " g"]) -> I
         tensor([2, 1, 0])
     """
     (boxes,) = upcast(boxes.detach())
-    if boxes.device.type == "cpu":
-        return torch.from_numpy(np.lexsort((labels.numpy(), *boxes.numpy().T[::-1], area(boxes).numpy())))
     order = torch.arange(len(labels), device=labels.device)
     for key in (labels, *reversed(boxes.unbind(1)), area(boxes)):
         order = order[key[order].sort(stable=True).indices]

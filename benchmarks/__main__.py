@@ -89,6 +89,7 @@ def _all(arguments: argparse.Namespace) -> None:
         "tunables": TUNABLES,
         "cases": [],
     }
+    arguments.out.mkdir(parents=True, exist_ok=True)
     for case in CASES:
         if arguments.only not in case.name:
             continue
@@ -103,12 +104,11 @@ def _all(arguments: argparse.Namespace) -> None:
         result["cases"].append(
             {"name": case.name, "sizes": measured, "default": default, "memory": peak, "goals": goals}
         )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = table(result)
-    (arguments.out / "bench.md").write_text(text)
+        # After every case, so that what was measured is there if a later one fails or is stopped.
+        (arguments.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+        (arguments.out / "bench.md").write_text(table(result))
     plot(result, arguments.out / "bench.svg")
-    print(f"\n{text}\nnumbers: {arguments.out / 'bench.json'}\nplot:    {arguments.out / 'bench.svg'}")
+    print(f"\n{table(result)}\nnumbers: {arguments.out / 'bench.json'}\nplot:    {arguments.out / 'bench.svg'}")
 
 
 if __name__ == "__main__":

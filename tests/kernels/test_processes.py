@@ -4,7 +4,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -55,11 +55,26 @@ def same_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def run_in_a_fresh_process(function: Callable[..., None], *arguments: str) -> None:
+    """Run a function in a new interpreter.
+
+    torch's autograd refuses to work in forked children of a process in which it has ever started a thread of its own,
+    as tests before these may have.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_workers_of_a_data_loader(method: str) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system does not {method}")
+    run_in_a_fresh_process(load_by_workers, method)
+
+
+def load_by_workers(method: str) -> None:
     expected = torch.stack([results(index) for index in range(len(Losses()))])
     loader = DataLoader(
         Losses(), batch_size=4, num_workers=1, multiprocessing_context=method, persistent_workers=True, timeout=60
@@ -71,9 +86,12 @@ def test_workers_of_a_data_loader(method: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_that_is_forked_while_kernels_run() -> None:
     """The locks that another thread holds at that moment are never released in the child."""
+    run_in_a_fresh_process(fork_while_kernels_run)
+
+
+def fork_while_kernels_run() -> None:
     expected = results(0)
     stop = False
 

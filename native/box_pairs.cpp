@@ -29,8 +29,7 @@ Tensor side(const Tensor& boxes, int place) {
 class BoxPairs {
  public:
   explicit BoxPairs(const Arguments& arguments)
-      : arguments_(arguments),
-        reduction_(arguments),
+      : reduction_(arguments),
         sides_{side(arguments.tensor(0), 0), side(arguments.tensor(0), 1), side(arguments.tensor(0), 2),
                side(arguments.tensor(0), 3), side(arguments.tensor(1), 0), side(arguments.tensor(1), 1),
                side(arguments.tensor(1), 2), side(arguments.tensor(1), 3), side(arguments.tensor(5), 0),
@@ -91,7 +90,6 @@ class BoxPairs {
     return sum.total();
   }
 
-  const Arguments& arguments_;
   Reduction reduction_;
   Tensor sides_[12];
   Layout<15> layout_;

@@ -161,7 +161,7 @@ class Verdicts {
       state[i] = static_cast<std::int8_t>(object[i] >= 0 ? 1 : unsure[i] != 0 ? -1 : 0);
     }
     if (ignored_ == nullptr) return;
-    for (int i = 0; i < size; ++i) state[i] = (state[i] == 0) & (ignored_[first + i] != 0) ? -1 : state[i];
+    for (int i = 0; i < size; ++i) state[i] = ((state[i] == 0) & (ignored_[first + i] != 0)) ? -1 : state[i];
   }
 
   void claim(std::int64_t prediction, std::int32_t object) const {

@@ -132,7 +132,7 @@ struct ByQuality {
       for (std::int64_t first = 0; first < end; first += Doubles::lanes) {
         for (int lane = 0; lane < Doubles::lanes; ++lane) {
           const std::int64_t i = first + lane;
-          const double worse = (i < end) & (own_quality < (i < end ? q[i] : 0.0)) ? push[i] : 0.0;
+          const double worse = ((i < end) & (own_quality < (i < end ? q[i] : 0.0))) ? push[i] : 0.0;
           down.sums[lane] += worse != 0.0 ? worse * step(own - s[i]) : 0.0;
         }
       }

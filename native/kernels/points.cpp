@@ -80,7 +80,7 @@ struct Points {
       const bool fits = strict ? (size > low[i]) & (size < high[i]) : (size >= low[i]) & (size <= high[i]);
       const bool central =
           anywhere | ((magnitude(center_x - x[i]) < reach[i]) & (magnitude(center_y - y[i]) < reach[i]));
-      own[i] = inside & fits & central ? object : own[i];
+      own[i] = (inside & fits & central) ? object : own[i];
     }
   }
 };

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch and the kernels")
     parser.add_argument("--largest", action="store_true", help="leave out the smaller sizes")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--resume", action="store_true", help="keep the cases that the folder has already")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
@@ -90,8 +91,11 @@ def _all(arguments: argparse.Namespace) -> None:
         "cases": [],
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.resume:
+        result["cases"] = json.loads((arguments.out / "bench.json").read_text())["cases"]
+    measured_before = {case["name"] for case in result["cases"]}
     for case in CASES:
-        if arguments.only not in case.name:
+        if arguments.only not in case.name or case.name in measured_before:
             continue
         print(f"{case.name} ...", flush=True)
         job = {"case": case.name, "threads": arguments.threads, "seconds": arguments.seconds}

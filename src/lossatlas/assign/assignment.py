@@ -19,7 +19,7 @@ NEGATIVE = 0
 IGNORED = -1
 """State of a prediction that is not trained."""
 
-PAIRS_IN_MEMORY = 1 << 16
+PAIRS_IN_MEMORY = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +236,7 @@ def blocks(predictions: int, objects: int, block_size: int | None) -> Iterator[s
     Args:
         predictions: number of predictions.
         objects: number of objects.
-        block_size: predictions in a slice; None chooses it so that there are at most 65 536 pairs, or one prediction.
+        block_size: predictions in a slice; None chooses it so that there are at most 32 768 pairs, or one prediction.
     """
     size = block_size or max(1, PAIRS_IN_MEMORY // max(objects, 1))
     for start in range(0, predictions, size):

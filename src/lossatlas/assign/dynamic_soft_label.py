@@ -49,6 +49,7 @@ class DynamicSoftLabel:
         ValueError: a number out of its range, or an unknown `pool`.
 
     Example:
+        >>> import torch
         >>> points, strides = torch.tensor([[4.0, 4.0], [12.0, 4.0], [60.0, 4.0]]), torch.full((3,), 8.0)
         >>> boxes = torch.tensor([[0.0, 0, 10, 8], [0.0, 0, 16, 8], [0.0, 0, 16, 8]])
         >>> target = {"boxes": torch.tensor([[0.0, 0, 16, 8]]), "labels": torch.tensor([0])}

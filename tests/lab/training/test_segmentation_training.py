@@ -85,7 +85,8 @@ def test_the_network_puts_out_logits_of_every_pixel_and_all_of_it_is_trained(obj
     assert outputs.logits.shape == (2, 5, 32, 48)
     strides = [] if objective == "segmentation" else [2, 4]
     assert [tuple(maps.shape[1:]) for maps in outputs.auxiliary] == [(5, 32 // s, 48 // s) for s in strides]
-    assert outputs.logits.softmax(1).min() > 0.1  # about 0.2 of each class at first
+    share = outputs.logits.softmax(1).mean((0, 2, 3))
+    assert ((share > 0.1) & (share < 0.4)).all()  # about 0.2 of each class at first
     sum(maps.square().sum() for maps in (outputs.logits, *outputs.auxiliary)).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
     with pytest.raises(ValueError, match="multiples of 16"):

@@ -16,26 +16,6 @@ inline constexpr int width = 64;
 inline constexpr std::int64_t blocks_in_task = 64;
 inline constexpr std::int64_t objects_in_task = 4;
 
-// The lowest of a few numbers: half against half, which is vector code, until one is left. NaN is passed
-// over unless it comes last.
-inline float lowest_of(const float* numbers) {
-  alignas(64) float left[width];
-  for (int i = 0; i < width; ++i) left[i] = numbers[i];
-  for (int half = width / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) left[i] = smaller(left[i], left[i + half]);
-  }
-  return left[0];
-}
-
-// Call body(begin, end) for the parts of a range of numbers.
-template <class Body>
-void for_parts(std::int64_t count, std::int64_t in_part, int threads, const Body& body) {
-  parallel((count + in_part - 1) / in_part, threads, [&](std::int64_t part) {
-    const std::int64_t end = (part + 1) * in_part;
-    body(part * in_part, end < count ? end : count);
-  });
-}
-
 // The numbers of predictions, column by column, with the lowest and the highest one of every few that follow each other. NaN
 // is neither.
 struct Columns {
@@ -75,10 +55,10 @@ struct Columns {
       for (int i = 0; i < width; ++i) {
         const bool counts = (i < size) & (few[i] == few[i]);
         low[i] = counts ? few[i] : infinity;
-        high[i] = counts ? -few[i] : infinity;
+        high[i] = counts ? few[i] : -infinity;
       }
-      lowest[column * blocks + block] = lowest_of(low);
-      highest[column * blocks + block] = -lowest_of(high);
+      lowest[column * blocks + block] = fold<smaller, width>(low);
+      highest[column * blocks + block] = fold<larger, width>(high);
     }
   }
 

@@ -1,6 +1,5 @@
 #include "elementwise.hpp"
 
-
 namespace lossatlas::LOSSATLAS_ISA {
 namespace {
 

@@ -67,10 +67,8 @@ class LovaszRow {
   // Call body(chunk, begin, end) for all chunks of `count` things.
   template <class Body>
   void for_chunks(std::int64_t count, const Body& body) const {
-    parallel(chunks(count), threads_, [&](std::int64_t chunk) {
-      const std::int64_t begin = chunk * chunk_size;
-      body(chunk, begin, begin + chunk_size < count ? begin + chunk_size : count);
-    });
+    for_parts(count, chunk_size, threads_,
+              [&](std::int64_t begin, std::int64_t end) { body(begin / chunk_size, begin, end); });
   }
 
   // Call body(place, length) for each run of memory of some pixels.

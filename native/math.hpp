@@ -22,6 +22,18 @@ inline float square(float x) { return x * x; }
 inline float larger(float a, float b) { return a > b ? a : b; }
 inline float smaller(float a, float b) { return a < b ? a : b; }
 
+// The one of a few numbers that is picked of each two: half against half, which is vector code, until one is left. NaN is
+// passed over unless it comes last.
+template <float (*pick)(float, float), int count>
+inline float fold(const float* numbers) {
+  alignas(64) float left[count];
+  for (int i = 0; i < count; ++i) left[i] = numbers[i];
+  for (int half = count / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) left[i] = pick(left[i], left[i + half]);
+  }
+  return left[0];
+}
+
 // e^x = 2^n e^r with |r| <= ln(2) / 2.
 inline float exp(float x) {
   const float low = -87.3365f, high = 88.72284f;

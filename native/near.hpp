@@ -83,7 +83,6 @@ struct Bounds {
 
   Bounds(const float* __restrict from, int count) {
     constexpr int lanes = 64;
-    constexpr float infinity = __builtin_huge_valf();
     alignas(64) float least[lanes], most[lanes];
     for (int i = 0; i < lanes; ++i) {
       least[i] = infinity;

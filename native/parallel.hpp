@@ -22,4 +22,13 @@ inline void parallel(std::int64_t tasks, int threads, const Task& task) {
       [](const void* context, std::int64_t index) { (*static_cast<const Task*>(context))(index); }, &task);
 }
 
+// Call body(begin, end) for the parts of a range of `count` things, each but the last with `in_part` of them.
+template <class Body>
+inline void for_parts(std::int64_t count, std::int64_t in_part, int threads, const Body& body) {
+  parallel((count + in_part - 1) / in_part, threads, [&](std::int64_t part) {
+    const std::int64_t begin = part * in_part, end = begin + in_part;
+    body(begin, end < count ? end : count);
+  });
+}
+
 }  // namespace lossatlas

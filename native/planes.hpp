@@ -24,10 +24,7 @@ template <class Body>
 void for_planes(std::int64_t planes, std::int64_t numbers, int threads, const Body& body) {
   constexpr std::int64_t numbers_in_task = 65536;
   const std::int64_t size = numbers < numbers_in_task ? numbers_in_task / (numbers > 0 ? numbers : 1) : 1;
-  parallel((planes + size - 1) / size, threads, [&](std::int64_t task) {
-    const std::int64_t end = (task + 1) * size;
-    body(task * size, end < planes ? end : planes);
-  });
+  for_parts(planes, size, threads, body);
 }
 
 // The items of a list by the plane that each belongs to, in their order; those without one have a negative plane.

@@ -89,10 +89,8 @@ struct ByQuality {
   // Call body(i) for all of them, in parts.
   template <class Body>
   void for_each(int threads, const Body& body) const {
-    constexpr std::int64_t in_part = 64;
-    parallel((count + in_part - 1) / in_part, threads, [&](std::int64_t part) {
-      const std::int64_t end = (part + 1) * in_part < count ? (part + 1) * in_part : count;
-      for (std::int64_t i = part * in_part; i < end; ++i) body(i);
+    for_parts(count, 64, threads, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) body(i);
     });
   }
 

@@ -33,16 +33,6 @@ struct Corners {
   float area() const { return larger(x2 - x1, 0.0f) * larger(y2 - y1, 0.0f); }
 };
 
-// The largest of a few numbers: half against half, which is vector code, until one is left.
-inline float largest(const float* values) {
-  alignas(64) float left[few];
-  for (int i = 0; i < few; ++i) left[i] = values[i];
-  for (int half = few / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) left[i] = larger(left[i], left[i + half]);
-  }
-  return left[0];
-}
-
 struct Objects : Boxes {
   // `box_at(i)`: the four numbers of box i.
   template <class BoxAt>
@@ -123,12 +113,11 @@ inline std::int64_t tasks_of(std::int64_t priors) { return (priors + priors_in_t
 template <class Choose, class Body>
 void for_each_few(const float* priors, std::int64_t count, const Objects& objects, int threads, const Choose& choose,
                   const Body& body) {
-  parallel(tasks_of(count), threads, [&](std::int64_t task) {
+  for_parts(count, priors_in_task, threads, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t task = begin / priors_in_task;
     const std::uint32_t chosen = choose(task);
     if (chosen == 0) return;
     const Array<std::int32_t> near(objects.count + 1, 0);
-    const std::int64_t begin = task * priors_in_task;
-    const std::int64_t end = begin + priors_in_task < count ? begin + priors_in_task : count;
     for (std::int64_t first = begin; first < end; first += few) {
       const std::uint32_t bit = std::uint32_t{1} << ((first - begin) / few);
       if ((chosen & bit) == 0) continue;
@@ -198,7 +187,7 @@ class Matching {
         const std::int32_t object = given.near[k];
         priors.overlap(objects_, object, iou);
         best.offer(iou, object);
-        if (low_quality_ != LowQuality::none) peak(task, object).offer(largest(iou), given.bit);
+        if (low_quality_ != LowQuality::none) peak(task, object).offer(fold<larger, few>(iou), given.bit);
       }
     }
     alignas(64) std::uint8_t unsure[few];

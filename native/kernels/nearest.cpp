@@ -22,7 +22,11 @@ template <class Metric>
 class Search {
  public:
   Search(const Columns& predictions, std::int64_t most)
-      : predictions_(predictions), bounds_(predictions.blocks, 0.0f), furthest_(predictions.blocks, 0.0f), most_(most), nearest(most, key_of(infinity, 0)) {}
+      : predictions_(predictions),
+        bounds_(predictions.blocks, 0.0f),
+        furthest_(predictions.blocks, 0.0f),
+        most_(most),
+        nearest(most, key_of(infinity, 0)) {}
 
   // `object`: as many numbers as there are columns.
   void run(const float* object) {
@@ -73,7 +77,7 @@ class Search {
       for (int i = 0; i < size; ++i) distance[i] += Metric::term(few[i] - own);
     }
     for (int i = 0; i < size; ++i) distance[i] = Metric::finish(distance[i]);
-    const float least = lowest_of(distance);
+    const float least = fold<smaller, width>(distance);
     if (least > limit_) return;
     // In a row of a grid, distances grow from the nearest one on: beginning there, few are taken only to be dropped.
     int middle = 0;

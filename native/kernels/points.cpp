@@ -8,8 +8,6 @@
 namespace lossatlas::LOSSATLAS_ISA {
 namespace {
 
-constexpr float infinity = __builtin_huge_valf();
-
 struct Objects : Boxes {
   explicit Objects(const Order& order) : Boxes(order.count()), x(count, 0), y(count, 0) {
     for (std::int64_t i = 0; i < count; ++i) {
@@ -53,8 +51,6 @@ class Ranges {
   float smallest_ = infinity, largest_ = -infinity;
 };
 
-inline float magnitude(float x) { return x < 0.0f ? -x : x; }
-
 // A few points, one number of all of them after the other.
 struct Points {
   alignas(64) float x[few], y[few], low[few] = {}, high[few] = {}, reach[few];
@@ -79,7 +75,7 @@ struct Points {
       const bool inside = (left > 0.0f) & (top > 0.0f) & (right > 0.0f) & (bottom > 0.0f);
       const bool fits = strict ? (size > low[i]) & (size < high[i]) : (size >= low[i]) & (size <= high[i]);
       const bool central =
-          anywhere | ((magnitude(center_x - x[i]) < reach[i]) & (magnitude(center_y - y[i]) < reach[i]));
+          anywhere | ((absolute(center_x - x[i]) < reach[i]) & (absolute(center_y - y[i]) < reach[i]));
       own[i] = (inside & fits & central) ? object : own[i];
     }
   }
@@ -95,11 +91,9 @@ void assign(const Arguments& arguments) {
   const Objects objects(order);
   const Verdicts verdicts(order, arguments.tensor(7), arguments.tensor(8), arguments.tensor(9));
   const float radius = static_cast<float>(arguments.number(0));
-  constexpr std::int64_t task_size = few_in_task * few;
-  parallel((count + task_size - 1) / task_size, arguments.threads, [&](std::int64_t task) {
+  for_parts(count, few_in_task * few, arguments.threads, [&](std::int64_t begin, std::int64_t end) {
     const Array<std::int32_t> near(objects.count + 1, 0);
-    const std::int64_t end = (task + 1) * task_size < count ? (task + 1) * task_size : count;
-    for (std::int64_t first = task * task_size; first < end; first += few) {
+    for (std::int64_t first = begin; first < end; first += few) {
       const int size = static_cast<int>(end - first < few ? end - first : few);
       const Bounds<2> around(points + first * 2, size);
       std::int64_t left =

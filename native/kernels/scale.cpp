@@ -15,14 +15,12 @@ void scale(const Arguments& arguments) {
   constexpr std::int64_t task_size = 64 * block_size;
   const std::int64_t tasks = (layout.elements() + task_size - 1) / task_size;
   parallel(tasks, arguments.threads, [&](std::int64_t task) {
-    const std::int64_t end = (task + 1) * task_size < layout.elements() ? (task + 1) * task_size : layout.elements();
     Block buffer;
-    for (std::int64_t begin = task * task_size; begin < end; begin += block_size) {
-      const int count = static_cast<int>(end - begin < block_size ? end - begin : block_size);
+    for_blocks(task, task_size, layout.elements(), block_size, [&](std::int64_t begin, int count) {
       const float* values = layout.load(0, begin, count, buffer);
       for (int i = 0; i < block_size; ++i) buffer.values[i] = values[i] * factor;
       layout.store(0, begin, count, buffer.values);
-    }
+    });
   });
 }
 

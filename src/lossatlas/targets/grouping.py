@@ -117,20 +117,13 @@ def group_by_tags(
         candidates = found[kind].nonzero().squeeze(1)
         rest = set(candidates.tolist())
         if people and len(candidates):
-            apart = (places[kind, candidates, None] - (total / count)).norm(dim=-1)
-            if distance == "rms":
-                apart = apart / max(places.shape[2], 1) ** 0.5
-            unit = 1.0 if cost == "distance" else 100.0
-            price = apart if cost == "distance" else unit * apart.round() - scores[kind, candidates, None]
-            # What is not taken costs as much as what just is, however far apart.
-            price = torch.where(apart < tag_threshold, price, unit * tag_threshold)
-            for row, person in zip(*least_cost_pairs(price, "group_by_tags"), strict=True):
-                if apart[row, person] < tag_threshold:
-                    peak = int(candidates[row])
-                    people[int(person)][kind] = peak
-                    total[person] += places[kind, peak]
-                    count[person] += 1
-                    rest.remove(peak)
+            own = places[kind, candidates], total / count, scores[kind, candidates]
+            for row, person in _agreeing(*own, tag_threshold, cost, distance):
+                peak = int(candidates[row])
+                people[person][kind] = peak
+                total[person] += places[kind, peak]
+                count[person] += 1
+                rest.remove(peak)
         new = sorted(rest)
         people += [[peak if other == kind else -1 for other in range(kinds)] for peak in new]
         total = torch.cat((total, places[kind, new]))
@@ -139,6 +132,30 @@ def group_by_tags(
     height = torch.where(index >= 0, scores.gather(1, index.clamp(min=0).T).T, 0).sum(1)
     best = height.sort(descending=True, stable=True).indices[:max_people]
     return index[best].to(peaks.scores.device)
+
+
+def _agreeing(
+    tags: Tensor, mean_tags: Tensor, scores: Tensor, threshold: float, cost: TagCost, distance: TagDistance
+) -> list[tuple[int, int]]:
+    """Return which peaks of a kind go to which people, one to one at the least total cost.
+
+    Args:
+        tags: ``(M, D)`` of the peaks.
+        mean_tags: ``(N, D)`` of the people.
+        scores: ``(M,)`` heights of the peaks.
+        threshold: distances from which on they do not agree.
+        cost: see `TagCost`.
+        distance: see `TagDistance`.
+    """
+    apart = (tags[:, None] - mean_tags).norm(dim=-1)
+    if distance == "rms":
+        apart = apart / max(tags.shape[1], 1) ** 0.5
+    unit = 1.0 if cost == "distance" else 100.0
+    price = apart if cost == "distance" else unit * apart.round() - scores[:, None]
+    # What is not taken costs as much as what just is, however far apart.
+    price = torch.where(apart < threshold, price, unit * threshold)
+    pairs = zip(*least_cost_pairs(price, "group_by_tags"), strict=True)
+    return [(int(peak), int(person)) for peak, person in pairs if apart[peak, person] < threshold]
 
 
 def fill_missing(

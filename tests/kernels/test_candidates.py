@@ -11,7 +11,7 @@ from torch import Tensor
 from lossatlas import kernels
 from lossatlas.assign.candidates import Pairs, Reach, best_pairs, pairs, reached
 from lossatlas.assign.nearest import nearest
-from lossatlas.kernels import candidates
+from lossatlas.kernels.native import usable_float32
 from tests.assign.cases import CASES, Case, crowded_scene, grid
 from tests.assign.predictions import float_target
 from tests.assign.scenes import assert_same, float_boxes, random_target
@@ -51,7 +51,7 @@ def test_the_nearest_are_those_of_the_twin(numbers: Any, metric: Any, instructio
     predictions, objects = numbers(torch.Generator().manual_seed(0))
     if metric == "squared":
         predictions, objects = predictions[:, :2], objects[:, :2]
-    assert candidates.usable(predictions, objects)
+    assert usable_float32(predictions, objects)
     for most in (1, 9, 81, 2000):
         place, distance = nearest(predictions, objects, most, metric, None)
         with kernels.disabled():

@@ -13,7 +13,7 @@ from lossatlas.assign import Assignment, FCOSPoints, MaxIoU
 from lossatlas.assign.fcos_points import Bounds
 from lossatlas.assign.regions import highest_iou
 from lossatlas.boxes.priors import anchor_grid, point_grid
-from lossatlas.kernels import matching
+from lossatlas.kernels.native import usable_float32
 from tests.assign.scenes import assert_same, float_boxes, random_target
 from tests.kernels.case import needs_kernels
 from tests.memory import PeakMemory
@@ -79,7 +79,7 @@ def by_twin(assigner: MaxIoU, priors: Tensor, target: dict[str, Tensor]) -> Assi
 @pytest.mark.parametrize("low_quality", ["none", "keep", "reassign"])
 def test_equals_the_twin(scene: Callable[[], Scene], low_quality: str, instruction_set: str) -> None:
     priors, target = scene()
-    assert matching.usable(priors, target["boxes"])
+    assert usable_float32(priors, target["boxes"])
     for least in (0.0, 0.3):
         assigner = MaxIoU(0.5, 0.0, low_quality, min_low_quality_iou=least)  # type: ignore[arg-type]
         found = assigner(priors, target)

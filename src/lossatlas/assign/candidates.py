@@ -10,6 +10,7 @@ from lossatlas.assign.assignment import PAIRS_IN_MEMORY, blocks
 from lossatlas.assign.regions import edge_distances
 from lossatlas.assign.selection import top_mask
 from lossatlas.kernels import candidates
+from lossatlas.kernels.native import usable_float32
 
 Rule = Literal["inside", "near", "either"]
 
@@ -34,7 +35,7 @@ class Reach(NamedTuple):
     @property
     def fused(self) -> bool:
         """Whether kernels are used."""
-        return self.block_size is None and candidates.usable(self.boxes, self.places)
+        return self.block_size is None and usable_float32(self.boxes, self.places)
 
     def of(self, predictions: Tensor) -> "Reach":
         """Return the same for the predictions in these rows."""
@@ -95,7 +96,7 @@ def all_pairs(objects: int, predictions: Tensor, block_size: int | None) -> Iter
         rows = torch.arange(block.start, block.stop, device=device)
         counts = torch.full_like(rows, len(predictions))
         columns = torch.arange(len(predictions), device=device)
-        fused = block_size is None and candidates.usable(predictions)
+        fused = block_size is None and usable_float32(predictions)
         yield Pairs(rows.repeat_interleave(len(predictions)), columns.repeat(len(rows)), counts, fused)
 
 

@@ -14,6 +14,7 @@ from lossatlas.assign.regions import check_points, edge_distances, points_in_cro
 from lossatlas.checks import check_choice, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.kernels import matching
+from lossatlas.kernels.native import usable_float32
 
 Bounds = Literal["inclusive", "strict"]
 
@@ -90,7 +91,7 @@ class FCOSPoints:
         crowded = None
         if given.crowd is not None:
             crowded = points_in_crowd(points, given.regions.to(points.dtype), self.block_size)
-        if self.block_size is None and matching.usable(points, given.boxes, strides):
+        if self.block_size is None and usable_float32(points, given.boxes, strides):
             verdicts = matching.fcos_points(
                 points,
                 strides,

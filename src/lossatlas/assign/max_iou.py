@@ -15,6 +15,7 @@ from lossatlas.boxes.geometry import pairwise_iou
 from lossatlas.checks import check_choice, check_floating, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.kernels import matching
+from lossatlas.kernels.native import usable_float32
 
 LowQuality = Literal["none", "keep", "reassign"]
 
@@ -113,7 +114,7 @@ class MaxIoU:
         crowded = None
         if given.crowd is not None:
             crowded = boxes_in_crowd(priors, given.regions.to(priors.dtype), self.crowd_threshold, self.block_size)
-        if self.block_size is None and matching.usable(priors, given.boxes):
+        if self.block_size is None and usable_float32(priors, given.boxes):
             verdicts = matching.max_iou(
                 priors,
                 *given,

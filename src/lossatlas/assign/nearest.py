@@ -8,6 +8,7 @@ from torch import Tensor
 from lossatlas.assign.assignment import blocks
 from lossatlas.assign.selection import top_mask
 from lossatlas.kernels import candidates
+from lossatlas.kernels.native import usable_float32
 
 Metric = Literal["squared", "absolute"]
 
@@ -30,7 +31,7 @@ def nearest(
         ``(G, K)`` int64, ascending for each object, -1 where there are fewer, and ``(G, K)``; K is `most` or P.
     """
     most = min(most, len(predictions))
-    if block_size is None and candidates.usable(predictions, objects):
+    if block_size is None and usable_float32(predictions, objects):
         return candidates.nearest(predictions.contiguous(), objects.contiguous(), most, squared=metric == "squared")
     place = torch.full((len(objects), most), -1, dtype=torch.int64, device=objects.device)
     distance = objects.new_full(place.shape, torch.inf)

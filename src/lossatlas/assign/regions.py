@@ -7,6 +7,7 @@ from lossatlas.assign.assignment import blocks
 from lossatlas.boxes.geometry import pairwise_coverage, pairwise_iou
 from lossatlas.checks import check_boxes, check_floating
 from lossatlas.kernels import matching
+from lossatlas.kernels.native import usable_float32
 
 
 def check_points(points: Tensor, strides: Tensor | None = None) -> None:
@@ -76,7 +77,7 @@ def highest_iou(priors: Tensor, boxes: Tensor, block_size: int | None = None) ->
     A box with a coordinate that is not a number overlaps nothing.
     """
     priors = priors.detach()
-    if block_size is None and matching.usable(priors, boxes):
+    if block_size is None and usable_float32(priors, boxes):
         return matching.highest_iou(priors, boxes)
     best = priors.new_zeros(len(priors))
     if len(boxes):

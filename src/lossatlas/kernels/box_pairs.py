@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, twin_of_kernel
+from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, Results, twin_of_kernel
 from lossatlas.kernels.native import run
 
 
@@ -41,15 +41,13 @@ def _launch(
     reduction: str,
     normalizer: Tensor | None,
     *,
-    upstream: Tensor | None,
-    value: Tensor | None,
-    gradient: Tensor | None,
+    results: Results,
 ) -> None:
     if weight is not None:
         weight = weight.expand(input.shape[:-1])
     run(
         kernel,
-        (input, target, weight, upstream, value, gradient, normalizer),
+        (input, target, weight, *results, normalizer),
         (REDUCTIONS[reduction], *parameters),
     )
 

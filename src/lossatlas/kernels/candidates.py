@@ -3,16 +3,10 @@
 import torch
 from torch import Tensor
 
-from lossatlas.kernels import native
 from lossatlas.kernels.native import define, run
 
 RULES = ("inside", "near", "either")
 """Of what an object reaches, in the order of `reachable` in native/kernels/candidates.cpp."""
-
-
-def usable(*tensors: Tensor) -> bool:
-    """Whether kernels take these numbers: float32 on the CPU, at least one of each."""
-    return all(tensor.dtype == torch.float32 and tensor.numel() > 0 for tensor in tensors) and native.usable(*tensors)
 
 
 def nearest(predictions: Tensor, objects: Tensor, most: int, *, squared: bool) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,9 @@
 """Losses that are one number for each element of an input and its target, weighed and reduced in the same pass."""
 
-import math
-
 from torch import Tensor
 
-from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, twin_of_kernel
-from lossatlas.kernels.native import run
+from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, Results, twin_of_kernel
+from lossatlas.kernels.native import ignored_number, run
 
 
 def elementwise(
@@ -49,16 +47,14 @@ def _launch(
     normalizer: Tensor | None,
     factor: Tensor | None,
     *,
-    upstream: Tensor | None,
-    value: Tensor | None,
-    gradient: Tensor | None,
+    results: Results,
 ) -> None:
     if weight is not None:
         weight = weight.expand(input.shape)
     if factor is not None:
         factor = factor.expand(input.shape)
-    numbers = (REDUCTIONS[reduction], math.nan if ignored is None else ignored, *parameters)
-    run(kernel, (input, target, weight, upstream, value, gradient, normalizer, factor), numbers)
+    numbers = (REDUCTIONS[reduction], ignored_number(ignored), *parameters)
+    run(kernel, (input, target, weight, *results, normalizer, factor), numbers)
 
 
 ELEMENTWISE = FusedLoss(

@@ -4,38 +4,72 @@ For float32 the value and the gradient are computed in one pass, so that going b
 ``reduction="none"`` compute the gradient when it is asked for, from the upstream gradient in single precision.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from lossatlas.kernels.native import define, run
 
+Results: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Upstream gradient, value and gradient of a launch; one that is None is not given, or not wanted."""
+
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 """How kernels number the reductions."""
 
-_twins: dict[str, Callable[..., Tensor]] = {}
+_twins: dict[str, Callable[..., Any]] = {}
 
 
-def register_twin(kernel: str, twin: Callable[..., Tensor]) -> None:
+def register_twin(name: str, twin: Callable[..., Any]) -> None:
     """Name the PyTorch code that a kernel stands for; gradients of gradients go through it.
 
     Args:
-        kernel: name of a kernel of an operator that has several.
+        name: of an operator, or of a kernel of one that has several.
         twin: takes what the operator takes, but for the name of the kernel.
     """
-    _twins[kernel] = twin
+    _twins[name] = twin
 
 
 def twin_of_kernel(input: Tensor, target: Tensor, weight: Tensor | None, kernel: str, *rest: object) -> Tensor:
     """Return the value of an operator that has several kernels through PyTorch."""
-    return _twins[kernel](input, target, weight, *rest)
+    value: Tensor = _twins[kernel](input, target, weight, *rest)
+    return value
 
 
-def _no_twin(*arguments: Any) -> Tensor:
-    raise NotImplementedError
+def gradient_of_twin(
+    twin: str | Callable[..., Any], upstream: Sequence[Tensor | None], input: Tensor, *rest: Any
+) -> Tensor:
+    """Return the gradient of what a kernel computes through PyTorch, as a part of the graph.
+
+    Args:
+        twin: the PyTorch code, or the name it is registered with.
+        upstream: gradients of its outputs; those that have no graph have none.
+        input: what the gradient is of.
+        rest: what else the twin takes.
+    """
+    with torch.enable_grad():
+        x = input.view_as(input)
+        outputs = (_twins[twin] if isinstance(twin, str) else twin)(x, *rest)
+        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+        pairs = [(output, above) for output, above in zip(outputs, upstream, strict=True) if output.requires_grad]
+        learned, received = zip(*pairs, strict=True)
+        (gradient,) = torch.autograd.grad(learned, x, received, create_graph=True)
+    return gradient
+
+
+def differentiable(operator: str, apply: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what computes an operator where gradients may be needed: `apply` if they are, else the operator alone."""
+
+    def compute(input: Tensor, *rest: Any) -> Any:
+        if torch.is_grad_enabled() and input.requires_grad:
+            return apply(input, *rest)
+        with torch._C._AutoDispatchBelowAutograd():
+            return getattr(torch.ops.lossatlas, operator).default(input, *rest)
+
+    return compute
 
 
 @dataclass
@@ -44,13 +78,16 @@ class FusedLoss:
 
     name: str
     launch: Callable[..., None]
-    """``launch(input, *rest, upstream=, value=, gradient=)`` calls the kernel; a result that is None is not wanted."""
+    """``launch(input, *rest, results=)`` calls the kernel."""
     value_shape: Callable[..., torch.Size]
     """``value_shape(input, *rest)`` of the elements."""
     reduction: int
     """Which of the rest is the reduction."""
-    twin: Callable[..., Tensor] = field(default=_no_twin)
-    """``twin(input, *rest)`` is the value through PyTorch, for gradients of gradients; the losses set it."""
+    twin: Callable[..., Tensor] | None = None
+    """``twin(input, *rest)`` is the value through PyTorch; None for what is registered with the operator's name."""
+
+    def __post_init__(self) -> None:
+        self._autograd = differentiable(self.name, functools.partial(_Loss.apply, self))
 
     def register(self, arguments: str) -> None:
         """Register the operators; `arguments` is the schema of the rest."""
@@ -67,8 +104,9 @@ class FusedLoss:
         """Return the value; where a graph is captured by the operator, else without its detour over the dispatcher."""
         if torch.compiler.is_compiling():
             value: Tensor = self.operator()(input, *rest)
-            return value
-        return self._autograd(input, *rest)
+        else:
+            value = self._autograd(input, *rest)
+        return value
 
     def in_one_pass(self, input: Tensor, *rest: Any) -> bool:
         """Whether the gradient is computed with the value."""
@@ -82,32 +120,17 @@ class FusedLoss:
 
     def _value(self, input: Tensor, *rest: Any) -> Tensor:
         value = self._new_value(input, *rest)
-        self.launch(input, *rest, upstream=None, value=value, gradient=None)
+        self.launch(input, *rest, results=(None, value, None))
         return value
 
     def _value_and_gradient(self, input: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         value, gradient = self._new_value(input, *rest), torch.empty_like(input)
-        self.launch(input, *rest, upstream=None, value=value, gradient=gradient)
+        self.launch(input, *rest, results=(None, value, gradient))
         return value, gradient
 
     def _gradient(self, upstream: Tensor, input: Tensor, *rest: Any) -> Tensor:
         gradient = torch.empty_like(input)
-        self.launch(input, *rest, upstream=upstream, value=None, gradient=gradient)
-        return gradient
-
-    def _autograd(self, input: Tensor, *rest: Any) -> Tensor:
-        if torch.is_grad_enabled() and input.requires_grad:
-            value: Tensor = _Loss.apply(self, input, *rest)
-        else:
-            with torch._C._AutoDispatchBelowAutograd():
-                value = self.operator()(input, *rest)
-        return value
-
-    def gradient_of_twin(self, upstream: Tensor, input: Tensor, *rest: Any) -> Tensor:
-        """Return the gradient as a part of the graph."""
-        with torch.enable_grad():
-            x = input.view_as(input)
-            (gradient,) = torch.autograd.grad(self.twin(x, *rest), x, upstream, create_graph=True)
+        self.launch(input, *rest, results=(upstream, None, gradient))
         return gradient
 
 
@@ -131,7 +154,7 @@ class _Loss(torch.autograd.Function):
         rest = [other if tensor is None else tensor for tensor, other in zip(tensors, ctx.others, strict=True)]
         gradient, ctx.gradient = ctx.gradient, None
         if torch.is_grad_enabled():
-            gradient = ctx.loss.gradient_of_twin(upstream, input, *rest)
+            gradient = gradient_of_twin(ctx.loss.twin or ctx.loss.name, [upstream], input, *rest)
         elif gradient is None:
             gradient = ctx.loss.operator("_backward")(upstream, input, *rest)
         elif type(gradient) is Tensor:

@@ -1,14 +1,13 @@
 """Lovász losses: the errors of all classes, sorted one class at a time, and their slopes."""
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lossatlas.kernels import native
-from lossatlas.kernels.native import define, run
+from lossatlas.kernels.loss import differentiable, gradient_of_twin
+from lossatlas.kernels.native import define, ignored_number, run
 
 Elements = tuple[Tensor, Tensor]
 """Elements of the loss, float32, and the mask of the valid ones; ``(N, K)``, or ``(K,)`` over the batch."""
@@ -17,17 +16,6 @@ _ERRORS = {"softmax": 0, "sigmoid": 1, "hinge": 2}
 
 _MOST_ELEMENTS = 2**31
 """Of which each has its place in 31 bits."""
-
-_twins: list[Callable[..., Elements]] = []
-
-
-def register(twin: Callable[..., Elements]) -> None:
-    """Name the PyTorch code that the kernel stands for; gradients of gradients go through it.
-
-    Args:
-        twin: takes the arguments of the operator.
-    """
-    _twins[:] = [twin]
 
 
 def usable(input: Tensor, target: Tensor, errors: str) -> bool:
@@ -61,7 +49,7 @@ def lovasz(
 
 
 def _numbers(errors: str, ignored: int | None, *rest: float) -> tuple[float, ...]:
-    return (_ERRORS[errors], math.nan if ignored is None else ignored, *rest)
+    return (_ERRORS[errors], ignored_number(ignored), *rest)
 
 
 def _with_slopes(input: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,9 +99,7 @@ class _Lovasz(torch.autograd.Function):
         rest = ctx.rest
         slopes, ctx.slopes = ctx.slopes, None
         if torch.is_grad_enabled():
-            with torch.enable_grad():
-                x = input.view_as(input)
-                (gradient,) = torch.autograd.grad(_twins[0](x, target, *rest)[0], x, upstream, create_graph=True)
+            gradient = gradient_of_twin("lovasz", [upstream, None], input, target, *rest)
             return gradient, None, *(None for _ in rest)
         # Nobody else has the slopes, which become the gradient in place: those of a second call are computed anew.
         own = type(slopes) is Tensor and input.dtype == torch.float32
@@ -131,17 +117,8 @@ class _Lovasz(torch.autograd.Function):
         return gradient, None, *(None for _ in rest)
 
 
-def _autograd(input: Tensor, target: Tensor, *rest: Any) -> Elements:
-    if torch.is_grad_enabled() and input.requires_grad:
-        result: Elements = _Lovasz.apply(input, target, *rest)
-    else:
-        with torch._C._AutoDispatchBelowAutograd():
-            result = torch.ops.lossatlas.lovasz(input, target, *rest)
-    return result
-
-
 _ARGUMENTS = "Tensor input, Tensor target, str errors, int? ignored, bool per_image, bool absent, int first"
-define(f"lovasz({_ARGUMENTS}) -> (Tensor, Tensor)", _value, _autograd)
+define(f"lovasz({_ARGUMENTS}) -> (Tensor, Tensor)", _value, differentiable("lovasz", _Lovasz.apply))
 define(f"lovasz_with_slopes({_ARGUMENTS}) -> (Tensor, Tensor, Tensor)", _with_slopes)
 define(f"lovasz_backward(Tensor upstream, Tensor slopes, {_ARGUMENTS}) -> Tensor", _gradient)
 define(f"lovasz_backward_(Tensor(a!) slopes, Tensor upstream, {_ARGUMENTS}) -> ()", _gradient_in_place)

@@ -7,24 +7,10 @@ int8, 1 positive, 0 negative, -1 ignored.
 import torch
 from torch import Tensor
 
-from lossatlas.kernels import native
 from lossatlas.kernels.native import define, run
 
 LOW_QUALITY = ("none", "keep", "reassign")
 """How the kernel numbers what becomes of low-quality matches."""
-
-
-def usable(predictions: Tensor, objects: Tensor, strides: Tensor | None = None) -> bool:
-    """Whether kernels match these predictions and objects: float32 on the CPU, at least one of each.
-
-    Args:
-        predictions: ``(P, 4)`` or ``(P, 2)``.
-        objects: ``(G, 4)``.
-        strides: ``(P,)`` of the predictions, if they count.
-    """
-    if objects.shape[0] == 0 or not predictions.dtype == objects.dtype == torch.float32:
-        return False
-    return (strides is None or strides.dtype == torch.float32) and native.usable(predictions, objects, strides)
 
 
 def max_iou(

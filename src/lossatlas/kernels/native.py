@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -102,6 +103,11 @@ def usable(input: Tensor, *others: Tensor | None) -> bool:
     return not _transformed()
 
 
+def usable_float32(*tensors: Tensor) -> bool:
+    """Whether kernels that know float32 alone, and no gradients, take these tensors: at least one number in each."""
+    return all(tensor.dtype == torch.float32 and tensor.numel() > 0 for tensor in tensors) and usable(*tensors)
+
+
 def _plain(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
 
@@ -109,6 +115,11 @@ def _plain(tensor: Tensor) -> bool:
 def _transformed() -> bool:
     """Whether a transform of `torch.func` or forward-mode differentiation is at work."""
     return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+
+
+def ignored_number(ignored: float | None) -> float:
+    """Return what kernels compare targets with to find what is left out: NaN, which no target equals, for None."""
+    return math.nan if ignored is None else ignored
 
 
 _library = torch.library.Library("lossatlas", "DEF")

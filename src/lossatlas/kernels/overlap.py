@@ -1,13 +1,12 @@
 """What overlap losses count, and the pixel-wise loss that is added to them, in one pass each way."""
 
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lossatlas.kernels.native import define, run
+from lossatlas.kernels.loss import differentiable, gradient_of_twin
+from lossatlas.kernels.native import define, ignored_number, run
 
 Statistics = tuple[Tensor, Tensor]
 """Counts ``(N, 5, C)`` (true positives, false positives, false negatives, Σ g, pixels that are not ignored), and
@@ -25,18 +24,6 @@ class PixelLoss(NamedTuple):
     background: float = 1.0
     """Factor of the first class, or of the answer no."""
     foreground: float = 1.0
-
-
-_twins: list[Callable[..., Statistics]] = []
-
-
-def register(twin: Callable[..., Statistics]) -> None:
-    """Name the PyTorch code that the kernel stands for; gradients of gradients go through it.
-
-    Args:
-        twin: takes the arguments of the operator.
-    """
-    _twins[:] = [twin]
 
 
 def overlap_statistics(
@@ -71,7 +58,7 @@ def _run(
     gradient: Tensor | None,
 ) -> None:
     exclusive, ignored, minimum, kind, gamma, background, foreground = rest
-    numbers = (math.nan if ignored is None else ignored, minimum, _PIXEL[kind], gamma, background, foreground)
+    numbers = (ignored_number(ignored), minimum, _PIXEL[kind], gamma, background, foreground)
     kernel = "overlap_exclusive" if exclusive else "overlap_independent"
     run(kernel, (input, target, *results, *upstream, gradient), numbers)
 
@@ -103,11 +90,7 @@ class _Statistics(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, upstream_pixels: Tensor) -> tuple[Tensor | None, ...]:
         input, target = ctx.saved_tensors
         if torch.is_grad_enabled():
-            with torch.enable_grad():
-                x = input.view_as(input)
-                outputs = [output for output in _twins[0](x, target, *ctx.rest) if output.requires_grad]
-                upstreams = [upstream, upstream_pixels][: len(outputs)]
-                (gradient,) = torch.autograd.grad(outputs, x, upstreams, create_graph=True)
+            gradient = gradient_of_twin("overlap_statistics", [upstream, upstream_pixels], input, target, *ctx.rest)
         else:
             gradient = torch.ops.lossatlas.overlap_statistics_backward(
                 upstream, upstream_pixels, input, target, *ctx.rest
@@ -115,18 +98,13 @@ class _Statistics(torch.autograd.Function):
         return gradient, None, *(None for _ in ctx.rest)
 
 
-def _autograd(input: Tensor, target: Tensor, *rest: Any) -> Statistics:
-    if torch.is_grad_enabled() and input.requires_grad:
-        result: Statistics = _Statistics.apply(input, target, *rest)
-    else:
-        with torch._C._AutoDispatchBelowAutograd():
-            result = torch.ops.lossatlas.overlap_statistics(input, target, *rest)
-    return result
-
-
 _ARGUMENTS = (
     "Tensor input, Tensor target, bool exclusive, int? ignored, bool minimum, str pixel, float gamma, "
     "float background, float foreground"
 )
-define(f"overlap_statistics({_ARGUMENTS}) -> (Tensor, Tensor)", _statistics, _autograd)
+define(
+    f"overlap_statistics({_ARGUMENTS}) -> (Tensor, Tensor)",
+    _statistics,
+    differentiable("overlap_statistics", _Statistics.apply),
+)
 define(f"overlap_statistics_backward(Tensor upstream, Tensor upstream_pixels, {_ARGUMENTS}) -> Tensor", _gradient)

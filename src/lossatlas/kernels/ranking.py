@@ -1,12 +1,9 @@
 """Ranking losses: errors of positives by their places among all logits, and the update that learns from them."""
 
-import math
-
-import torch
 from torch import Tensor
 
-from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, twin_of_kernel
-from lossatlas.kernels.native import run
+from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, Results, twin_of_kernel
+from lossatlas.kernels.native import ignored_number, run
 
 
 def ranking(
@@ -37,10 +34,7 @@ def ranking(
     Returns:
         ``(*shape)`` for ``"none"``, a scalar otherwise; float32.
     """
-    result: Tensor = torch.ops.lossatlas.ranking(
-        input, target, weight, kernel, other, delta, ignored, reduction, normalizer
-    )
-    return result
+    return RANKING(input, target, weight, kernel, other, delta, ignored, reduction, normalizer)
 
 
 def _launch(
@@ -54,23 +48,22 @@ def _launch(
     reduction: str,
     normalizer: Tensor | None,
     *,
-    upstream: Tensor | None,
-    value: Tensor | None,
-    gradient: Tensor | None,
+    results: Results,
 ) -> None:
     if weight is not None:
         weight = weight.expand(input.shape)
-    numbers = (REDUCTIONS[reduction], math.nan if ignored is None else ignored, delta)
-    run(kernel, (input, target, weight, upstream, value, gradient, normalizer, other), numbers)
+    numbers = (REDUCTIONS[reduction], ignored_number(ignored), delta)
+    run(kernel, (input, target, weight, *results, normalizer, other), numbers)
 
 
-FusedLoss(
+RANKING = FusedLoss(
     name="ranking",
     launch=_launch,
     value_shape=lambda input, *_: input.shape,
     reduction=6,
     twin=twin_of_kernel,
-).register(
+)
+RANKING.register(
     "Tensor target, Tensor? weight, str kernel, Tensor? other, float delta, float? ignored, str reduction, "
     "Tensor? normalizer"
 )

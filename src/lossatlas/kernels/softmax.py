@@ -1,13 +1,12 @@
 """Cross entropy and focal loss of class logits with class indices."""
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lossatlas.kernels.loss import REDUCTIONS, FusedLoss
-from lossatlas.kernels.native import run
+from lossatlas.kernels.loss import REDUCTIONS, FusedLoss, Results
+from lossatlas.kernels.native import ignored_number, run
 
 
 def class_costs(
@@ -63,15 +62,12 @@ def _launch(
     reduction: str,
     normalizer: Tensor | None,
     *,
-    upstream: Tensor | None,
-    value: Tensor | None,
-    gradient: Tensor | None,
+    results: Results,
 ) -> None:
     if weight is not None:
         weight = weight.expand(target.shape)
-    tensors = (input, target, weight, upstream, value, gradient, normalizer, class_weight.contiguous())
-    missing = math.nan if ignored is None else ignored
-    run("class_costs", tensors, (REDUCTIONS[reduction], missing, _axis(input), gamma, label_smoothing))
+    tensors = (input, target, weight, *results, normalizer, class_weight.contiguous())
+    run("class_costs", tensors, (REDUCTIONS[reduction], ignored_number(ignored), _axis(input), gamma, label_smoothing))
 
 
 CLASS_COSTS = FusedLoss(

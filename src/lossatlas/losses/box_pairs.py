@@ -4,15 +4,14 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lossatlas import kernels
 from lossatlas.checks import check_box_pair
 from lossatlas.dtypes import upcast
 from lossatlas.kernels import box_pairs as box_kernels
-from lossatlas.losses.reduction import Formula, fused, kernel_factors, reduce
+from lossatlas.losses.reduction import FusedFormula, fused, kernel_factors, reduce, takes_kernel
 from lossatlas.typing import Normalizer, Reduction
 
 
-def fused_boxes(kernel: str) -> Callable[[Formula], Formula]:
+def fused_boxes(kernel: str) -> Callable[[Callable[..., Tensor]], FusedFormula]:
     """Say that a kernel computes a formula of boxes, ``formula(input, target, *parameters)``, and its derivative.
 
     The formula stays the definition: the kernel is checked against it, and `reduced_boxes` takes it where a kernel
@@ -22,7 +21,7 @@ def fused_boxes(kernel: str) -> Callable[[Formula], Formula]:
 
 
 def reduced_boxes(
-    formula: Callable[..., Tensor],
+    formula: FusedFormula,
     input: Tensor,
     target: Tensor,
     *parameters: float,
@@ -45,13 +44,11 @@ def reduced_boxes(
         See `reduce`.
     """
     check_box_pair(input, target)
-    divisor = normalizer if isinstance(normalizer, Tensor) else None
-    if not kernels.usable(input, target, weight, divisor):
+    if not takes_kernel(input, target, weight, normalizer=normalizer):
         return _by_formula(formula, input, target, weight, parameters, reduction, normalizer)
     elements = input if weight is None else input[..., 0]
     weight, divisor = kernel_factors(elements, weight, reduction, normalizer)
-    name: str = formula.kernel  # type: ignore[attr-defined]
-    return box_kernels.box_pairs(name, input, target, weight, parameters, reduction, divisor)
+    return box_kernels.box_pairs(formula.kernel, input, target, weight, parameters, reduction, divisor)
 
 
 def _by_formula(

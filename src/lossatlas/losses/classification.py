@@ -6,13 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossatlas import kernels
 from lossatlas.checks import check_elementwise, check_floating, check_integer, check_number
 from lossatlas.dtypes import upcast
 from lossatlas.kernels import softmax as softmax_kernels
+from lossatlas.kernels.loss import register_twin
 from lossatlas.losses.arithmetic import bounded_log, safe_power
 from lossatlas.losses.modules import module_form
-from lossatlas.losses.reduction import broadcastable, fused, kernel_factors, reduce, reduced, split_ignored
+from lossatlas.losses.reduction import (
+    broadcastable,
+    fused,
+    kernel_factors,
+    reduce,
+    reduced,
+    split_ignored,
+    takes_kernel,
+)
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -299,9 +307,8 @@ def reduced_class_costs(
     check_number("label_smoothing", label_smoothing, at_least=0, below=1)
     if class_weight is not None:
         class_vector("class_weight", class_weight, input)
-    divisor = normalizer if isinstance(normalizer, Tensor) else None
     fits = not target.is_floating_point() and (gamma == 0 or label_smoothing == 0)
-    if not (fits and kernels.usable(input, target, weight, class_weight, divisor)):
+    if not (fits and takes_kernel(input, target, weight, class_weight, normalizer=normalizer)):
         return _reduced_step_by_step(
             input, target, weight, class_weight, gamma, label_smoothing, ignore_index, reduction, normalizer
         )
@@ -338,7 +345,7 @@ def _reduced_step_by_step(
     return reduce(loss, weight, reduction, normalizer, valid)
 
 
-softmax_kernels.CLASS_COSTS.twin = _reduced_step_by_step
+register_twin("class_costs", _reduced_step_by_step)
 
 
 def class_costs(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lossatlas.checks import check_choice
 from lossatlas.kernels import lovasz as lovasz_kernels
+from lossatlas.kernels.loss import register_twin
 from lossatlas.losses.modules import module_form
 from lossatlas.losses.reduction import reduce
 from lossatlas.losses.segmentation_targets import check_forms, first_class, prepare
@@ -165,7 +166,7 @@ def _step_by_step(
     return _lovasz(wrong[:, first:], positive[:, first:], segmentation.valid[:, first:], per_image, absent)
 
 
-lovasz_kernels.register(_step_by_step)
+register_twin("lovasz", _step_by_step)
 
 
 def _lovasz(errors: Tensor, positive: Tensor, valid: Tensor, per_image: bool, absent: bool) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from lossatlas import kernels
 from lossatlas.checks import check_choice
 from lossatlas.kernels import overlap as overlap_kernels
+from lossatlas.kernels.loss import register_twin
 from lossatlas.kernels.overlap import PixelLoss
 from lossatlas.losses.arithmetic import safe_power
 from lossatlas.losses.classification import binary_costs
@@ -127,4 +128,4 @@ def _twin(
     return _step_by_step(input, target, exclusive, ignored, minimum, PixelLoss(*pixel))  # type: ignore[arg-type]
 
 
-overlap_kernels.register(_twin)
+register_twin("overlap_statistics", _twin)

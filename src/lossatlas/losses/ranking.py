@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossatlas import kernels
 from lossatlas.boxes.geometry import safe_divide
 from lossatlas.checks import check_elementwise, check_floating, check_number
 from lossatlas.dtypes import upcast
@@ -36,7 +35,7 @@ from lossatlas.kernels import ranking as ranking_kernels
 from lossatlas.kernels.loss import register_twin
 from lossatlas.losses.modules import module_form
 from lossatlas.losses.ordering import SortingUpdate, beaten_by, running_maximum, sides_of, sorting_errors
-from lossatlas.losses.reduction import broadcastable, kernel_factors, reduce
+from lossatlas.losses.reduction import broadcastable, kernel_factors, reduce, takes_kernel
 from lossatlas.typing import Loss, Normalizer, Reduction, Targets, Values
 
 
@@ -94,7 +93,7 @@ def ap_loss(
     check_number("delta", delta, above=0)
     check_elementwise(input, target)
     options = (delta, ignore_index, reduction, normalizer)
-    if _by_kernel(input, target, weight, normalizer):
+    if takes_kernel(input, target, weight, normalizer=normalizer):
         return _fused("interpolated_ap" if interpolated else "ap", input, target, weight, None, *options)
     return _ap(input, target, weight, *options, interpolated=interpolated)
 
@@ -256,7 +255,8 @@ def alrp_loss(
     error = broadcastable("localization_error", localization_error, input, upcast(input)[0].dtype).expand(input.shape)
     options = (delta, ignore_index, reduction, normalizer)
     logits = input.detach()
-    if _by_kernel(input, target, weight, normalizer, error.detach()) and _by_kernel(error, target, weight, normalizer):
+    by_kernel = takes_kernel(input, target, weight, error.detach(), normalizer=normalizer)
+    if by_kernel and takes_kernel(error, target, weight, normalizer=normalizer):
         return ALRPTerms(
             _fused("alrp_classification", input, target, weight, error.detach(), *options),
             _fused("alrp_localization", error, target, weight, logits, *options),
@@ -406,7 +406,7 @@ def rank_sort_loss(
     check_number("delta", delta, above=0)
     check_elementwise(input, target)
     options = (delta, ignore_index, reduction, normalizer)
-    if _by_kernel(input, target, weight, normalizer):
+    if takes_kernel(input, target, weight, normalizer=normalizer):
         # The gradients of both terms are added up before they are rounded to half precision.
         (logits,) = upcast(input)
         terms = ("rank_sort_ranking", "rank_sort_sorting")
@@ -435,13 +435,6 @@ def _rank_sort(
     update = SortingUpdate.apply(logits, error.to(logits.dtype), safe_divide(error, beaten), beaten, quality, delta)
     sorting = torch.zeros_like(sides.logits).index_put((chosen,), update)
     return RankSortTerms(*(sides.reduce(term, weight, reduction, normalizer) for term in (ranking, sorting)))
-
-
-def _by_kernel(
-    input: Tensor, target: Tensor, weight: Tensor | None, normalizer: Normalizer | None, other: Tensor | None = None
-) -> bool:
-    divisor = normalizer if isinstance(normalizer, Tensor) else None
-    return kernels.usable(input, target, weight, divisor, other)
 
 
 def _fused(

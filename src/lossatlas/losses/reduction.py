@@ -12,7 +12,7 @@ elements become a value. In short:
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar, get_args
+from typing import Any, Protocol, cast, get_args
 
 import torch
 from torch import Tensor
@@ -24,12 +24,24 @@ from lossatlas.kernels import elementwise as elementwise_kernels
 from lossatlas.kernels.loss import register_twin
 from lossatlas.typing import Normalizer, Reduction
 
-Formula = TypeVar("Formula", bound=Callable[..., Tensor])
+
+class FusedFormula(Protocol):
+    """A formula that a kernel computes too."""
+
+    kernel: str
+    """Its name."""
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        """Return the elements through PyTorch."""
+        ...
+
 
 _REDUCTIONS = get_args(Reduction)
 
 
-def fused(kernel: str, by_formula: Callable[..., Tensor] | None = None) -> Callable[[Formula], Formula]:
+def fused(
+    kernel: str, by_formula: Callable[..., Tensor] | None = None
+) -> Callable[[Callable[..., Tensor]], FusedFormula]:
     """Say that a kernel computes a formula, ``formula(x, y, *parameters)``, and its derivative.
 
     The formula stays the definition: the kernel is checked against it, and `reduced` takes it where a kernel cannot be.
@@ -39,16 +51,17 @@ def fused(kernel: str, by_formula: Callable[..., Tensor] | None = None) -> Calla
         by_formula: what computes the reduced loss from the formula step by step; None is for elementwise ones.
     """
 
-    def decorate(formula: Formula) -> Formula:
-        formula.kernel = kernel  # type: ignore[attr-defined]
+    def decorate(formula: Callable[..., Tensor]) -> FusedFormula:
+        marked = cast("FusedFormula", formula)
+        marked.kernel = kernel
         register_twin(kernel, functools.partial(by_formula or _by_formula, formula))
-        return formula
+        return marked
 
     return decorate
 
 
 def reduced(
-    formula: Callable[..., Tensor],
+    formula: FusedFormula,
     input: Tensor,
     target: Tensor,
     *parameters: float,
@@ -74,14 +87,17 @@ def reduced(
     Returns:
         See `reduce`.
     """
-    divisor = normalizer if isinstance(normalizer, Tensor) else None
-    if not kernels.usable(input, target, weight, divisor, factor):
+    if not takes_kernel(input, target, weight, factor, normalizer=normalizer):
         return _by_formula(formula, input, target, weight, parameters, ignore_index, reduction, normalizer, factor)
-    name: str = formula.kernel  # type: ignore[attr-defined]
     weight, divisor = kernel_factors(input, weight, reduction, normalizer)
     return elementwise_kernels.elementwise(
-        name, input, target, weight, parameters, ignore_index, reduction, divisor, factor
+        formula.kernel, input, target, weight, parameters, ignore_index, reduction, divisor, factor
     )
+
+
+def takes_kernel(input: Tensor, *others: Tensor | None, normalizer: Normalizer | None) -> bool:
+    """Whether kernels compute the gradient of `input`, with these other tensors and the normalizer held constant."""
+    return kernels.usable(input, *others, normalizer if isinstance(normalizer, Tensor) else None)
 
 
 def kernel_factors(

@@ -6,13 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from tests.accelerator import on_device
 from tests.conformance.case import Case, Edge
 from tests.conformance.test_conformance import cast, draw, every_edge, every_variant, function_of
-
-if not torch.cuda.is_available():
-    pytest.skip("there is no CUDA device", allow_module_level=True)
 
 ON_THE_HOST = (
     "boundary_loss",
@@ -23,10 +20,6 @@ ON_THE_HOST = (
 """Losses of distance maps, which are computed there."""
 
 SINGLE_AND_HALF = (torch.float32, torch.float16, torch.bfloat16)
-
-
-def on_device(tree: Any) -> Any:
-    return tree_map(lambda leaf: leaf.cuda() if isinstance(leaf, Tensor) else leaf, tree)
 
 
 @pytest.fixture

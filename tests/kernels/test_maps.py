@@ -85,6 +85,13 @@ SCENES: dict[str, Scene] = {
     "far away": lambda: several_images() * torch.tensor([1e6, -1e9, 1.0]),
 }
 
+
+def boxes_around(people: Tensor) -> Tensor:
+    """Return boxes of random sizes, for what depends on the size of a person."""
+    sides = torch.rand(people.shape[:-2], generator=torch.Generator().manual_seed(0)) * 150
+    return torch.stack((sides * 0, sides * 0, sides, sides / 2), -1)
+
+
 every_scene = pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES.keys())
 
 
@@ -181,8 +188,7 @@ def test_gaussians(size: tuple[int, int], reach: int, least: float, overlap: Ove
 @pytest.mark.parametrize("options", HEATMAPS.values(), ids=HEATMAPS.keys())
 def test_heatmaps_equal_the_twin(options: dict[str, Any], scene: Scene, instruction_set: str) -> None:
     people, draw = scene(), KeypointHeatmaps(**options)
-    sides = torch.rand(people.shape[:-2], generator=torch.Generator().manual_seed(0)) * 150
-    boxes = torch.stack((sides * 0, sides * 0, sides, sides / 2), -1)
+    boxes = boxes_around(people)
     found, twin = draw(people, (21, 37), 4, boxes), by_twin(draw, people, (21, 37), 4, boxes)
     assert found.heatmaps.dtype == torch.float32
     assert torch.equal(found.drawn, twin.drawn)

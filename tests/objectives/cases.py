@@ -70,30 +70,31 @@ class Case:
     """Whether an image without objects has something to learn from."""
 
 
-def dtype_of(raw: Leaves) -> torch.dtype:
-    """Dtype of the priors beside such outputs."""
-    return torch.promote_types(next(iter(raw.values())).dtype, torch.float32)
+def beside(raw: Leaves) -> dict[str, Any]:
+    """Dtype and device of the priors beside such outputs."""
+    first = next(iter(raw.values()))
+    return {"dtype": torch.promote_types(first.dtype, torch.float32), "device": first.device}
 
 
 def points(raw: Leaves) -> dict[str, Tensor]:
-    return dict(zip(("points", "strides"), point_grid(SIZES, STRIDES, dtype=dtype_of(raw)), strict=True))
+    return dict(zip(("points", "strides"), point_grid(SIZES, STRIDES, **beside(raw)), strict=True))
 
 
 def anchors(raw: Leaves) -> Tensor:
-    return anchor_grid(SIZES, STRIDES, base_size=2, octave_scales=(1,), dtype=dtype_of(raw))
+    return anchor_grid(SIZES, STRIDES, base_size=2, octave_scales=(1,), **beside(raw))
 
 
 def detr_outputs(raw: Leaves) -> DETROutputs:
     """Layers come first in the outputs; boxes lie mostly within images of 48 x 48 pixels."""
-    sizes = torch.full((len(raw["boxes"]), 2), 48)
+    sizes = torch.full((len(raw["boxes"]), 2), 48, device=raw["boxes"].device)
     return DETROutputs(raw["class_logits"].transpose(0, 1), raw["boxes"].transpose(0, 1) / 4, sizes)
 
 
 def yolo_places(raw: Leaves) -> dict[str, Tensor]:
     """Anchors of two shapes on the cells of the fine level and of one on those of the coarse one."""
     shapes = [[(11.0, 12.0), (20.0, 16.0)], [(24.0, 30.0)]]
-    strides = torch.tensor([8.0] * 72 + [16.0] * 9, dtype=dtype_of(raw))
-    return {"anchors": yolo_anchors(SIZES, STRIDES, shapes, dtype=dtype_of(raw)), "strides": strides}
+    strides = torch.tensor([8.0] * 72 + [16.0] * 9, **beside(raw))
+    return {"anchors": yolo_anchors(SIZES, STRIDES, shapes, **beside(raw)), "strides": strides}
 
 
 def yolo_leaves(images: int) -> Leaves:

@@ -60,16 +60,27 @@ def gradient_of_twin(
     return gradient
 
 
-def differentiable(operator: str, apply: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what computes an operator where gradients may be needed: `apply` if they are, else the operator alone."""
+def define_differentiable(
+    schema: str, function: Callable[..., Any], apply: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Register an operator that has a gradient.
+
+    Args:
+        schema: see `define`.
+        function: see `define`.
+        apply: of the `torch.autograd.Function` that computes it where gradients are needed.
+
+    Returns:
+        What computes it where no gradients are needed, and where they may be.
+    """
 
     def compute(input: Tensor, *rest: Any) -> Any:
         if torch.is_grad_enabled() and input.requires_grad:
             return apply(input, *rest)
-        with torch._C._AutoDispatchBelowAutograd():
-            return getattr(torch.ops.lossatlas, operator).default(input, *rest)
+        return below_autograd(input, *rest)
 
-    return compute
+    below_autograd = define(schema, function, compute)
+    return below_autograd, compute
 
 
 @dataclass
@@ -86,26 +97,24 @@ class FusedLoss:
     twin: Callable[..., Tensor] | None = None
     """``twin(input, *rest)`` is the value through PyTorch; None for what is registered with the operator's name."""
 
-    def __post_init__(self) -> None:
-        self._autograd = differentiable(self.name, functools.partial(_Loss.apply, self))
-
     def register(self, arguments: str) -> None:
         """Register the operators; `arguments` is the schema of the rest."""
-        define(f"{self.name}(Tensor input, {arguments}) -> Tensor", self._value, self._autograd)
-        define(f"{self.name}_with_gradient(Tensor input, {arguments}) -> (Tensor, Tensor)", self._value_and_gradient)
-        define(f"{self.name}_backward(Tensor upstream, Tensor input, {arguments}) -> Tensor", self._gradient)
-
-    def operator(self, suffix: str = "") -> Callable[..., Any]:
-        """Return one of the registered operators."""
-        operator: Callable[..., Any] = getattr(torch.ops.lossatlas, self.name + suffix).default
-        return operator
+        self.value, self._compute = define_differentiable(
+            f"{self.name}(Tensor input, {arguments}) -> Tensor", self._value, functools.partial(_Loss.apply, self)
+        )
+        self.value_and_gradient = define(
+            f"{self.name}_with_gradient(Tensor input, {arguments}) -> (Tensor, Tensor)", self._value_and_gradient
+        )
+        self.gradient = define(
+            f"{self.name}_backward(Tensor upstream, Tensor input, {arguments}) -> Tensor", self._gradient
+        )
 
     def __call__(self, input: Tensor, *rest: Any) -> Tensor:
         """Return the value; where a graph is captured by the operator, else without its detour over the dispatcher."""
         if torch.compiler.is_compiling():
-            value: Tensor = self.operator()(input, *rest)
+            value: Tensor = getattr(torch.ops.lossatlas, self.name)(input, *rest)
         else:
-            value = self._autograd(input, *rest)
+            value = self._compute(input, *rest)
         return value
 
     def in_one_pass(self, input: Tensor, *rest: Any) -> bool:
@@ -140,11 +149,10 @@ class _Loss(torch.autograd.Function):
         ctx.save_for_backward(input, *(value if isinstance(value, Tensor) else None for value in rest))
         ctx.others = [None if isinstance(value, Tensor) else value for value in rest]
         ctx.loss, ctx.gradient = loss, None
-        with torch._C._AutoDispatchBelowAutograd():
-            if loss.in_one_pass(input, *rest):
-                value, ctx.gradient = loss.operator("_with_gradient")(input, *rest)
-            else:
-                value = loss.operator()(input, *rest)
+        if loss.in_one_pass(input, *rest):
+            value, ctx.gradient = loss.value_and_gradient(input, *rest)
+        else:
+            value = loss.value(input, *rest)
         result: Tensor = value
         return result
 
@@ -156,10 +164,10 @@ class _Loss(torch.autograd.Function):
         if torch.is_grad_enabled():
             gradient = gradient_of_twin(ctx.loss.twin or ctx.loss.name, [upstream], input, *rest)
         elif gradient is None:
-            gradient = ctx.loss.operator("_backward")(upstream, input, *rest)
+            gradient = ctx.loss.gradient(upstream, input, *rest)
         elif type(gradient) is Tensor:
             # Nobody else has it: the gradient of a second call is computed anew.
-            torch.ops.lossatlas.scale_.default(gradient, upstream)
+            _scale_in_place(gradient, upstream)
         else:
             gradient = gradient * upstream
         return None, gradient, *(None for _ in rest)
@@ -169,4 +177,4 @@ def _scale(self: Tensor, factor: Tensor) -> None:
     run("scale", (self, factor), ())
 
 
-define("scale_(Tensor(a!) self, Tensor factor) -> ()", _scale)
+_scale_in_place = define("scale_(Tensor(a!) self, Tensor factor) -> ()", _scale)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.kernels import native
-from lossatlas.kernels.loss import differentiable, gradient_of_twin
+from lossatlas.kernels.loss import define_differentiable, gradient_of_twin
 from lossatlas.kernels.native import define, ignored_number, run
 
 Elements = tuple[Tensor, Tensor]
@@ -88,8 +88,7 @@ class _Lovasz(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, target: Tensor, *rest: Any) -> Elements:
         ctx.save_for_backward(input, target)
         ctx.rest = rest
-        with torch._C._AutoDispatchBelowAutograd():
-            loss, valid, ctx.slopes = torch.ops.lossatlas.lovasz_with_slopes(input, target, *rest)
+        loss, valid, ctx.slopes = _value_with_slopes(input, target, *rest)
         ctx.mark_non_differentiable(valid)
         return loss, valid
 
@@ -104,21 +103,23 @@ class _Lovasz(torch.autograd.Function):
         # Nobody else has the slopes, which become the gradient in place: those of a second call are computed anew.
         own = type(slopes) is Tensor and input.dtype == torch.float32
         if slopes is None:
-            slopes = torch.ops.lossatlas.lovasz_with_slopes(input, target, *rest)[2]
+            slopes = _value_with_slopes(input, target, *rest)[2]
         if rest[0] != "softmax":
             shape = (-1, input.shape[1], *(1 for _ in input.shape[2:]))
             factors = torch.cat((upstream.new_zeros((*upstream.shape[:-1], rest[-1])), upstream), -1).view(shape)
             gradient = slopes.mul_(factors) if own else (slopes * factors).to(input.dtype)
         elif own:
-            torch.ops.lossatlas.lovasz_backward_(slopes, upstream, input, target, *rest)
+            _chain_in_place(slopes, upstream, input, target, *rest)
             gradient = slopes
         else:
-            gradient = torch.ops.lossatlas.lovasz_backward(upstream, slopes, input, target, *rest)
+            gradient = _gradient_of(upstream, slopes, input, target, *rest)
         return gradient, None, *(None for _ in rest)
 
 
 _ARGUMENTS = "Tensor input, Tensor target, str errors, int? ignored, bool per_image, bool absent, int first"
-define(f"lovasz({_ARGUMENTS}) -> (Tensor, Tensor)", _value, differentiable("lovasz", _Lovasz.apply))
-define(f"lovasz_with_slopes({_ARGUMENTS}) -> (Tensor, Tensor, Tensor)", _with_slopes)
-define(f"lovasz_backward(Tensor upstream, Tensor slopes, {_ARGUMENTS}) -> Tensor", _gradient)
-define(f"lovasz_backward_(Tensor(a!) slopes, Tensor upstream, {_ARGUMENTS}) -> ()", _gradient_in_place)
+define_differentiable(f"lovasz({_ARGUMENTS}) -> (Tensor, Tensor)", _value, _Lovasz.apply)
+_value_with_slopes = define(f"lovasz_with_slopes({_ARGUMENTS}) -> (Tensor, Tensor, Tensor)", _with_slopes)
+_gradient_of = define(f"lovasz_backward(Tensor upstream, Tensor slopes, {_ARGUMENTS}) -> Tensor", _gradient)
+_chain_in_place = define(
+    f"lovasz_backward_(Tensor(a!) slopes, Tensor upstream, {_ARGUMENTS}) -> ()", _gradient_in_place
+)

@@ -34,6 +34,9 @@ OTHER_DTYPES = tuple(dtype for dtype in DTYPES if dtype != torch.float64)
 
 MAX_AXES = 8
 
+PLAIN = (Tensor, nn.Parameter)
+"""What kernels read; subclasses see the operators of PyTorch instead."""
+
 
 def _load() -> tuple[ModuleType | None, str]:
     """Return the compiled module, or None and the reason why it is not used."""
@@ -109,7 +112,7 @@ def usable_float32(*tensors: Tensor) -> bool:
 
 
 def _plain(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
+    return tensor.device.type == "cpu" and type(tensor) in PLAIN and tensor.layout == torch.strided
 
 
 def _transformed() -> bool:
@@ -125,13 +128,17 @@ def ignored_number(ignored: float | None) -> float:
 _library = torch.library.Library("lossatlas", "DEF")
 
 
-def define(schema: str, function: Callable[..., Any], autograd: Callable[..., Any] | None = None) -> None:
+def define(schema: str, function: Callable[..., Any], autograd: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """Register an operator of the namespace ``lossatlas``.
 
     Args:
         schema: name, arguments and results.
         function: makes the results and calls `run`, which does nothing while shapes are traced.
         autograd: what is called instead where gradients may be needed; None for an operator without any.
+
+    Returns:
+        What computes it where no gradients are needed: `function` itself, unless something must see the operator. The
+        dispatcher takes longer than a kernel takes for a few hundred numbers.
     """
     _library.define(schema)
     name = schema.partition("(")[0]
@@ -139,6 +146,15 @@ def define(schema: str, function: Callable[..., Any], autograd: Callable[..., An
     torch.library.register_fake(f"lossatlas::{name}", function, lib=_library)
     if autograd is not None:
         _library.impl(name, autograd, "Autograd")
+    operator = getattr(torch.ops.lossatlas, name).default
+
+    def below_autograd(first: Tensor, *rest: Any) -> Any:
+        if type(first) in PLAIN and torch._C._len_torch_dispatch_stack() == 0:
+            return function(first, *rest)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(first, *rest)
+
+    return below_autograd
 
 
 def run(kernel: str, tensors: tuple[Tensor | None, ...], numbers: tuple[float, ...]) -> None:

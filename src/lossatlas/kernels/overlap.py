@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lossatlas.kernels.loss import differentiable, gradient_of_twin
+from lossatlas.kernels.loss import define_differentiable, gradient_of_twin
 from lossatlas.kernels.native import define, ignored_number, run
 
 Statistics = tuple[Tensor, Tensor]
@@ -82,8 +82,7 @@ class _Statistics(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, target: Tensor, *rest: Any) -> Statistics:
         ctx.save_for_backward(input, target)
         ctx.rest = rest
-        with torch._C._AutoDispatchBelowAutograd():
-            result: Statistics = torch.ops.lossatlas.overlap_statistics(input, target, *rest)
+        result: Statistics = _value_of(input, target, *rest)
         return result
 
     @staticmethod
@@ -92,9 +91,7 @@ class _Statistics(torch.autograd.Function):
         if torch.is_grad_enabled():
             gradient = gradient_of_twin("overlap_statistics", [upstream, upstream_pixels], input, target, *ctx.rest)
         else:
-            gradient = torch.ops.lossatlas.overlap_statistics_backward(
-                upstream, upstream_pixels, input, target, *ctx.rest
-            )
+            gradient = _gradient_of(upstream, upstream_pixels, input, target, *ctx.rest)
         return gradient, None, *(None for _ in ctx.rest)
 
 
@@ -102,9 +99,9 @@ _ARGUMENTS = (
     "Tensor input, Tensor target, bool exclusive, int? ignored, bool minimum, str pixel, float gamma, "
     "float background, float foreground"
 )
-define(
-    f"overlap_statistics({_ARGUMENTS}) -> (Tensor, Tensor)",
-    _statistics,
-    differentiable("overlap_statistics", _Statistics.apply),
+_value_of, _ = define_differentiable(
+    f"overlap_statistics({_ARGUMENTS}) -> (Tensor, Tensor)", _statistics, _Statistics.apply
 )
-define(f"overlap_statistics_backward(Tensor upstream, Tensor upstream_pixels, {_ARGUMENTS}) -> Tensor", _gradient)
+_gradient_of = define(
+    f"overlap_statistics_backward(Tensor upstream, Tensor upstream_pixels, {_ARGUMENTS}) -> Tensor", _gradient
+)

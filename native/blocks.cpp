@@ -217,8 +217,8 @@ void turn_back(const float* from, std::int64_t stride, int columns, std::int64_t
   }
 }
 
-void multiply(Block& values, const float* __restrict factors) {
-  for (int i = 0; i < block_size; ++i) values.values[i] *= factors[i];
+void multiply(float* __restrict values, const float* __restrict factors) {
+  for (int i = 0; i < block_size; ++i) values[i] *= factors[i];
 }
 
 double Sum::total() const {

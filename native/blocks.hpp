@@ -90,7 +90,7 @@ void turn(const float* from, std::int64_t step, int columns, std::int64_t rows, 
 void turn_back(const float* from, std::int64_t stride, int columns, std::int64_t rows, float* to, std::int64_t step);
 
 // Multiply a block by another.
-void multiply(Block& values, const float* factors);
+void multiply(float* values, const float* factors);
 
 // 16 numbers side by side, in as many registers as they take. The order of the additions of a sum is that of the source,
 // which no compiler changes to make vector code; so this is done by the vector types that all of them have.
@@ -113,16 +113,23 @@ inline void load(Register& to, const float* from) { __builtin_memcpy(&to, from, 
 // precision, added up at the end.
 class Sum {
  public:
+  // Several sums at a time, since an addition is done only some cycles after it began.
   void add(const float* values, int width = block_size) {
-    Lanes block;
+    constexpr int chains = 4;
+    Lanes sums[chains];
     Register next;
-    for (int i = 0; i < width; i += lanes) {
-      for (int k = 0; k < registers; ++k) {
-        load(next, values + i + k * register_size);
-        block.part[k] += next;
+    for (int i = 0; i < width; i += chains * lanes) {
+      for (int chain = 0; chain < chains; ++chain) {
+        for (int k = 0; k < registers; ++k) {
+          load(next, values + i + chain * lanes + k * register_size);
+          sums[chain].part[k] += next;
+        }
       }
     }
-    add(block);
+    for (int k = 0; k < registers; ++k) {
+      sums[0].part[k] = (sums[0].part[k] + sums[1].part[k]) + (sums[2].part[k] + sums[3].part[k]);
+    }
+    add(sums[0]);
   }
 
   void add(const Lanes& block) {

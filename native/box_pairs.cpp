@@ -73,13 +73,13 @@ class BoxPairs {
       for (int i = 0; i < block_size; ++i) factors.values[i] = factor;
       if (layout_.given(weight)) {
         const float* w = layout_.load(weight, begin, count, buffer);
-        multiply(found.value, w);
-        multiply(factors, w);
+        multiply(found.value.values, w);
+        multiply(factors.values, w);
       }
-      if (layout_.given(upstream)) multiply(factors, layout_.load(upstream, begin, count, buffer));
+      if (layout_.given(upstream)) multiply(factors.values, layout_.load(upstream, begin, count, buffer));
       if (layout_.given(gradient)) {
         for (int k = 0; k < 4; ++k) {
-          multiply(found.slope[k], factors.values);
+          multiply(found.slope[k].values, factors.values);
           layout_.store(gradient + k, begin, count, found.slope[k].values);
         }
       }

@@ -18,7 +18,7 @@ class Elementwise {
   void run(Evaluate evaluate, const void* loss) const {
     const std::int64_t tasks = (layout_.elements() + task_size - 1) / task_size;
     reduction_.run(tasks, reduction_.divisor([&] { return valid(tasks); }),
-                   [&](std::int64_t task, float factor) { return part(task, evaluate, loss, factor); });
+                   [&](std::int64_t task, float scale) { return part(task, evaluate, loss, scale); });
   }
 
  private:
@@ -46,10 +46,10 @@ class Elementwise {
     return static_cast<double>(found);
   }
 
-  double part(std::int64_t task, Evaluate evaluate, const void* loss, float factor) const {
+  double part(std::int64_t task, Evaluate evaluate, const void* loss, float scale) const {
     const bool ignoring = ignored_ == ignored_;
     const bool summing = reduction_.reduces() && arguments_.tensor(4).given();
-    Block x_buffer, y_buffer, factor_buffer, kept, buffer, value, slope;
+    Block x_buffer, y_buffer, factor_buffer, kept, buffer, value, own;
     Sum sum;
     for_blocks(task, task_size, layout_.elements(), block_size, [&](std::int64_t begin, int count) {
       const float* x = layout_.load(input, begin, count, x_buffer);
@@ -59,25 +59,21 @@ class Elementwise {
         x = x_buffer.values;
         y = y_buffer.values;
       }
-      const float* own = layout_.given(factors) ? layout_.load(factors, begin, count, factor_buffer) : nullptr;
-      evaluate(loss, x, y, own, value.values, slope.values);
+      const float* factor = layout_.given(factors) ? layout_.load(factors, begin, count, factor_buffer) : nullptr;
+      float* slope = layout_.given(gradient) ? layout_.destination(gradient, begin, count, own) : own.values;
+      evaluate(loss, x, y, factor, scale, value.values, slope);
       if (layout_.given(weight)) {
         const float* w = layout_.load(weight, begin, count, buffer);
-        multiply(value, w);
+        multiply(value.values, w);
         multiply(slope, w);
       }
       if (ignoring) {
         clear_ignored(value.values, kept.values);
-        clear_ignored(slope.values, kept.values);
+        clear_ignored(slope, kept.values);
       }
       if (layout_.given(gradient)) {
         if (layout_.given(upstream)) multiply(slope, layout_.load(upstream, begin, count, buffer));
-        if (float* to = count == block_size ? layout_.in_place(gradient, begin, count, 0) : nullptr) {
-          scale(slope.values, factor, to);
-        } else {
-          scale(slope.values, factor, buffer.values);
-          layout_.store(gradient, begin, count, buffer.values);
-        }
+        if (slope == own.values) layout_.store(gradient, begin, count, slope);
       }
       if (layout_.given(values)) layout_.store(values, begin, count, value.values);
       if (summing) {
@@ -100,10 +96,6 @@ class Elementwise {
   // Not a product: what is ignored may have a weight that is not finite.
   static void clear_ignored(float* __restrict values, const float* __restrict kept) {
     for (int i = 0; i < block_size; ++i) values[i] = kept[i] != 0.0f ? values[i] : 0.0f;
-  }
-
-  static void scale(const float* __restrict values, float factor, float* __restrict to) {
-    for (int i = 0; i < block_size; ++i) to[i] = values[i] * factor;
   }
 
   const Arguments& arguments_;

@@ -13,9 +13,10 @@ struct Element {
   float value, slope;
 };
 
-// Computes the elements of one block; the factor is null unless the loss has one for each element.
-using Evaluate = void (*)(const void* loss, const float* x, const float* y, const float* factor, float* value,
-                          float* slope);
+// Computes the elements of one block, with the slopes times `scale`; the factor is null unless the loss has one for each
+// element.
+using Evaluate = void (*)(const void* loss, const float* x, const float* y, const float* factor, float scale,
+                          float* value, float* slope);
 
 // What every elementwise kernel is given, in this order (src/lossatlas/kernels/elementwise.py):
 //
@@ -30,7 +31,7 @@ void run_elementwise(const Arguments& arguments, Evaluate evaluate, const void* 
 
 template <class Loss>
 inline void evaluate(const void* given, const float* __restrict x, const float* __restrict y,
-                     const float* __restrict factor, float* __restrict value, float* __restrict slope) {
+                     const float* __restrict factor, float scale, float* __restrict value, float* __restrict slope) {
   const Loss loss = *static_cast<const Loss*>(given);
   for (int i = 0; i < block_size; ++i) {
     Element element;
@@ -40,7 +41,7 @@ inline void evaluate(const void* given, const float* __restrict x, const float* 
       element = loss(x[i], y[i]);
     }
     value[i] = element.value;
-    slope[i] = element.slope;
+    slope[i] = element.slope * scale;
   }
 }
 

@@ -133,9 +133,10 @@ inline float atan(float x) {
   return x < 0.0f ? -y : y;
 }
 
-// What the losses of a logit are made of, each without cancellation: s(x), s(-x), ln(1 + e^x) and ln(1 + e^-x).
+// What the losses of a logit are made of, each without cancellation: s(x), s(-x), their product, ln(1 + e^x), ln(1 + e^-x)
+// and ln(1 + e^-|x|).
 struct Logistic {
-  float sigmoid, complement, softplus, softminus;
+  float sigmoid, complement, product, softplus, softminus, tail;
 };
 
 inline Logistic logistic(float x) {
@@ -144,8 +145,8 @@ inline Logistic logistic(float x) {
   const float small = e * large;
   const float tail = log1p_unit(e);
   const bool positive = x > 0.0f;
-  return {positive ? large : small, positive ? small : large, tail + (positive ? x : 0.0f),
-          tail + (positive ? 0.0f : -x)};
+  return {positive ? large : small, positive ? small : large,     large * small, tail + (positive ? x : 0.0f),
+          tail + (positive ? 0.0f : -x), tail};
 }
 
 inline float softplus(float x) { return log1p_unit(exp_of_negative(-absolute(x))) + (x > 0.0f ? x : 0.0f); }

@@ -5,13 +5,21 @@
 namespace lossatlas::LOSSATLAS_ISA {
 namespace {
 
+// y ln(1 + e^-x) + (1 - y) ln(1 + e^x), with another factor than y if there is one, and its derivative.
+inline Element entropy(const Logistic& s, float x, float y, float rest) {
+  return {(y + rest) * s.tail + (x > 0.0f ? rest : -y) * x, rest * s.sigmoid - y * s.complement};
+}
+
+inline Element entropy(const Logistic& s, float x, float y) {
+  const float rest = 1.0f - y;
+  return {s.tail + (x > 0.0f ? rest : -y) * x, rest * s.sigmoid - y * s.complement};
+}
+
 struct BinaryCrossEntropy {
   float smoothing;
 
   Element operator()(float x, float target) const {
-    const Logistic s = logistic(x);
-    const float y = target * (1.0f - smoothing) + 0.5f * smoothing;
-    return {y * s.softminus + (1.0f - y) * s.softplus, (1.0f - y) * s.sigmoid - y * s.complement};
+    return entropy(logistic(x), x, target * (1.0f - smoothing) + 0.5f * smoothing);
   }
 };
 
@@ -19,9 +27,8 @@ struct WeighedBinaryCrossEntropy {
   float smoothing;
 
   Element operator()(float x, float target, float factor) const {
-    const Logistic s = logistic(x);
-    const float y = target * (1.0f - smoothing) + 0.5f * smoothing, hit = y * factor;
-    return {hit * s.softminus + (1.0f - y) * s.softplus, (1.0f - y) * s.sigmoid - hit * s.complement};
+    const float y = target * (1.0f - smoothing) + 0.5f * smoothing;
+    return entropy(logistic(x), x, y * factor, 1.0f - y);
   }
 };
 
@@ -31,14 +38,13 @@ struct SigmoidFocal {
 
   Element operator()(float x, float y) const {
     const Logistic s = logistic(x);
+    const Element cost = entropy(s, x, y);
     const float miss = s.complement * y + s.sigmoid * (1.0f - y);
-    const float entropy = y * s.softminus + (1.0f - y) * s.softplus;
     const float balance = positive * y + negative * (1.0f - y);
     const Power focus = power<Gamma>(miss, gamma);
-    const float miss_slope = s.sigmoid * s.complement * (1.0f - 2.0f * y);
-    const float entropy_slope = (1.0f - y) * s.sigmoid - y * s.complement;
-    return {balance * (focus.value * entropy),
-            balance * (focus.slope * miss_slope * entropy + focus.value * entropy_slope)};
+    const float miss_slope = s.product * (1.0f - 2.0f * y);
+    return {balance * (focus.value * cost.value),
+            balance * (focus.slope * miss_slope * cost.value + focus.value * cost.slope)};
   }
 };
 
@@ -48,12 +54,11 @@ struct QualityFocal {
 
   Element operator()(float x, float quality) const {
     const Logistic s = logistic(x);
-    const float excess = s.sigmoid * (1.0f - quality) - s.complement * quality;
-    const float entropy = quality * s.softminus + (1.0f - quality) * s.softplus;
+    const Element cost = entropy(s, x, quality);
+    const float excess = cost.slope;
     const Power focus = power<Beta>(absolute(excess), beta);
     const float direction = excess > 0.0f ? 1.0f : (excess < 0.0f ? -1.0f : 0.0f);
-    return {focus.value * entropy,
-            focus.slope * direction * (s.sigmoid * s.complement) * entropy + focus.value * excess};
+    return {focus.value * cost.value, focus.slope * direction * s.product * cost.value + focus.value * cost.slope};
   }
 };
 
@@ -63,13 +68,12 @@ struct Varifocal {
 
   Element operator()(float x, float quality) const {
     const Logistic s = logistic(x);
-    const float entropy = quality * s.softminus + (1.0f - quality) * s.softplus;
-    const float entropy_slope = (1.0f - quality) * s.sigmoid - quality * s.complement;
+    const Element cost = entropy(s, x, quality);
     const Power focus = power<Gamma>(s.sigmoid, gamma);
     const bool positive = quality > 0.0f;
     const float factor = positive ? quality : alpha * focus.value;
-    const float factor_slope = positive ? 0.0f : alpha * focus.slope * (s.sigmoid * s.complement);
-    return {factor * entropy, factor_slope * entropy + factor * entropy_slope};
+    const float factor_slope = positive ? 0.0f : alpha * focus.slope * s.product;
+    return {factor * cost.value, factor_slope * cost.value + factor * cost.slope};
   }
 };
 

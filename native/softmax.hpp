@@ -51,21 +51,38 @@ class Rows {
     turn_back(from, stride, width_, planes_.classes, there_, step_);
   }
 
+  // Whether the pixels of a class lie side by side, from at(c) on.
+  bool direct() const { return there_ != nullptr && step_ == 1; }
+  float* at(std::int64_t c) const { return there_ + c * planes_.stride; }
+
   // The numbers of class c, where they lie or brought to `to`.
   const float* load(std::int64_t c, float* to) const {
-    if (there_ != nullptr && step_ == 1) return there_ + c * planes_.stride;
+    if (direct()) return at(c);
     return axes_.load(operand_, begin_, count_, to, shift_ + c * planes_.stride, width_);
   }
 
   void store(std::int64_t c, const float* __restrict from) const {
-    if (there_ == nullptr || step_ != 1) {
-      return axes_.store(operand_, begin_, count_, from, shift_ + c * planes_.stride);
-    }
-    float* __restrict to = there_ + c * planes_.stride;
+    if (!direct()) return axes_.store(operand_, begin_, count_, from, shift_ + c * planes_.stride);
+    float* __restrict to = at(c);
     for (int i = 0; i < width_; ++i) to[i] = from[i];
   }
 
+  // Have class c of this block, or of the next, brought to the cache while there is something else to do.
+  void expect(std::int64_t c) const {
+    if (direct()) prefetch<1>(at(c));
+  }
+  void expect_next(std::int64_t c) const {
+    if (direct()) prefetch<0>(at(c) + width_);
+  }
+
  private:
+  template <int writing>
+  void prefetch(const float* first) const {
+    for (int i = 0; i < width_; i += cache_line) __builtin_prefetch(first + i, writing, 2);
+  }
+
+  static constexpr int cache_line = 64 / sizeof(float);
+
   const Axes& axes_;
   const int operand_;
   const Planes& planes_;
@@ -75,21 +92,38 @@ class Rows {
   float* const there_;
 };
 
+// A sum for each pixel that is wanted beside the softmax: of the exponentials of all but the true class, times a factor of
+// their class.
+struct WeightedSum {
+  const float* factors;
+  float* sum;
+};
+
 // The softmax of a block of pixels whose true class is known. The true class, whose probability is nearly 1 where the network
-// is right, is kept apart from the others, so that what is left of 1 has no cancellation and sums over the others need no
-// comparisons: its place among the exponentials is 0.
+// is right, is kept apart from the others, so that what is left of 1 has no cancellation: its place among the exponentials
+// is 0.
 class Softmax {
  public:
   explicit Softmax(std::int64_t classes)
       : width(width_for(classes)), classes_(classes), stride_(width + lanes), exponentials_(classes * stride_, 0.0f) {}
 
-  // `index` is that of the true class of each pixel, of which only `count` count, and of those what is not ignored.
-  void compute(const float* __restrict index, int count, float ignored, const Rows& logits) {
+  // `index` is that of the true class of each pixel, of which only `count` count, and of those what is not ignored. The
+  // gradient, where one will be stored, is brought to the cache meanwhile.
+  void compute(const float* __restrict index, int count, float ignored, const Rows& logits,
+               const Rows* gradient = nullptr, const WeightedSum* weighted = nullptr) {
     find(index, count, ignored);
     if (logits.turned()) logits.load_all(row(0), stride_);
-    for (std::int64_t c = 0; c < classes_; ++c) raise(logits.turned() ? row(c) : logits.load(c, row(c)), row(c));
+    for (std::int64_t c = 0; c < classes_; c += 2) raise(logits, c, c + 1 < classes_ ? c + 1 : c);
     take_out();
-    for (std::int64_t c = 0; c < classes_; ++c) add(row(c));
+    if (weighted != nullptr) {
+      for (int i = 0; i < width; ++i) weighted->sum[i] = 0.0f;
+    }
+    for (std::int64_t c = 0; c < classes_; ++c) {
+      logits.expect_next(c);
+      if (gradient != nullptr) gradient->expect(c);
+      add(row(c));
+      if (weighted != nullptr) add_weighted(row(c), weighted->factors[c], weighted->sum);
+    }
     finish();
   }
 
@@ -106,15 +140,27 @@ class Softmax {
   // e^(x - max) of a class, 0 for the pixels whose true class it is; times `scale` it is the probability.
   float* row(std::int64_t c) const { return exponentials_.begin() + c * stride_; }
 
-  // Give the true class of each pixel a number of its own.
-  void put_back(const float* values) {
-    for (int i = 0; i < width; ++i) exponentials_[place_[i]] = values[i];
-  }
-
-  // Store the rows, of which the kernel has made the gradient.
+  // Store the rows, of which the kernel has made something else.
   void store(const Rows& to) const {
     if (to.turned()) return to.store_all(row(0), stride_);
     for (std::int64_t c = 0; c < classes_; ++c) to.store(c, row(c));
+  }
+
+  // Store formula(c)(i, e) for every class, where e is the exponential of pixel i, but own[i] for its true class, and 0 for
+  // what does not count.
+  template <class Formula>
+  void store_gradient(const Rows& to, const float* own, const Formula& formula) {
+    const bool at_once = all_valid() && to.direct();
+    for (std::int64_t c = 0; c < classes_; ++c) {
+      const float number = static_cast<float>(c);
+      if (at_once) {
+        write(number, own, formula(c), row(c), to.at(c));
+      } else {
+        rewrite(number, own, formula(c), row(c));
+        if (!all_valid()) clear_ignored(row(c));
+      }
+    }
+    if (!at_once) store(to);
   }
 
   // Set a class to 0 where a pixel does not count.
@@ -125,20 +171,24 @@ class Softmax {
   bool valid(int i) const { return truth[i] >= 0.0f; }
   bool all_valid() const { return found == width; }
 
+  // Not a power of two: a processor that compares the lowest bits of addresses takes a load of one array for a load of what
+  // was just stored in another.
+  static constexpr int most = block_size / 2, room = most + lanes;
+
   const int width;      // pixels of the block
   std::int32_t found;   // how many of them count
   std::int32_t wrong;   // how many have an index that is no class, and do not count either
-  alignas(64) float truth[block_size];            // the true class, -1 for what does not count
-  alignas(64) float maximum[block_size];          // of the logits
-  alignas(64) float scale[block_size];            // 0 for what does not count, as are the next two
-  alignas(64) float hit[block_size];              // the probability of the true class
-  alignas(64) float miss[block_size];             // 1 - that
-  alignas(64) float log_sum[block_size];          // of the exponentials
-  alignas(64) float log_probability[block_size];  // of the true class; exact in its tail where that is the likeliest one
+  alignas(64) float truth[room];            // the true class, -1 for what does not count
+  alignas(64) float maximum[room];          // of the logits
+  alignas(64) float scale[room];            // 0 for what does not count, as are the next two
+  alignas(64) float hit[room];              // the probability of the true class
+  alignas(64) float miss[room];             // 1 - that
+  alignas(64) float log_sum[room];          // of the exponentials
+  alignas(64) float log_probability[room];  // of the true class; exact in its tail where that is the likeliest one
 
  private:
   // Few where there are many classes, so that all of them stay in the cache.
-  static int width_for(std::int64_t classes) { return classes <= 64 ? block_size / 2 : block_size / 8; }
+  static int width_for(std::int64_t classes) { return classes <= 64 ? most : most / 4; }
 
   void find(const float* __restrict index, int count, float ignored) {
     const float classes = static_cast<float>(classes_);
@@ -157,23 +207,33 @@ class Softmax {
     }
   }
 
-  void raise(const float* logits, float* kept) {
-    if (!all_valid()) {
-      for (int i = 0; i < width; ++i) kept[i] = valid(i) ? logits[i] : 0.0f;
-      logits = kept;
-    }
-    if (logits == kept) {
-      for (int i = 0; i < width; ++i) maximum[i] = kept[i] > maximum[i] ? kept[i] : maximum[i];
+  // Raise the maximum to the logits of two classes, or twice to those of one, and keep them.
+  void raise(const Rows& logits, std::int64_t c, std::int64_t d) {
+    if (c == d || !logits.direct() || !all_valid()) {
+      bring(logits, c);
+      bring(logits, d);
+      raise_to(row(c), row(d));
     } else {
-      raise_and_keep(logits, kept);
+      raise_and_keep(logits.at(c), logits.at(d), row(c), row(d));
     }
   }
 
+  void bring(const Rows& logits, std::int64_t c) const {
+    float* const kept = row(c);
+    const float* const from = logits.turned() ? kept : logits.load(c, kept);
+    for (int i = 0; i < width; ++i) kept[i] = valid(i) ? from[i] : 0.0f;
+  }
+
+  void raise_to(const float* __restrict a, const float* __restrict b) {
+    for (int i = 0; i < width; ++i) maximum[i] = larger(larger(a[i], b[i]), maximum[i]);
+  }
+
   // A copy, since planes of a power of two would take each other's place in the cache.
-  void raise_and_keep(const float* __restrict logits, float* __restrict kept) {
+  void raise_and_keep(const float* a, const float* b, float* __restrict kept_a, float* __restrict kept_b) {
     for (int i = 0; i < width; ++i) {
-      maximum[i] = logits[i] > maximum[i] ? logits[i] : maximum[i];
-      kept[i] = logits[i];
+      maximum[i] = larger(larger(a[i], b[i]), maximum[i]);
+      kept_a[i] = a[i];
+      kept_b[i] = b[i];
     }
   }
 
@@ -191,6 +251,27 @@ class Softmax {
     }
   }
 
+  void add_weighted(const float* __restrict e, float factor, float* __restrict sum) const {
+    for (int i = 0; i < width; ++i) sum[i] += e[i] * factor;
+  }
+
+  template <class Formula>
+  void write(float c, const float* __restrict own, const Formula& formula, const float* __restrict e,
+             float* __restrict to) const {
+    for (int i = 0; i < width; ++i) {
+      const float other = formula(i, e[i]), one = own[i];  // both: a branch for each pixel is not vector code
+      to[i] = truth[i] == c ? one : other;
+    }
+  }
+
+  template <class Formula>
+  void rewrite(float c, const float* __restrict own, const Formula& formula, float* __restrict e) const {
+    for (int i = 0; i < width; ++i) {
+      const float other = formula(i, e[i]), one = own[i];
+      e[i] = truth[i] == c ? one : other;
+    }
+  }
+
   void finish() {
     for (int i = 0; i < width; ++i) {
       const float own = exp_of_negative(logit_[i] - maximum[i]);
@@ -203,10 +284,10 @@ class Softmax {
 
   std::int64_t classes_, stride_;
   Array<float> exponentials_;
-  alignas(64) std::int32_t place_[block_size];  // of the true class among the exponentials
-  alignas(64) float logit_[block_size];         // of the true class
-  alignas(64) float sum_[block_size];           // of the exponentials
-  alignas(64) float others_[block_size];        // of those of the other classes
+  alignas(64) std::int32_t place_[room];  // of the true class among the exponentials
+  alignas(64) float logit_[room];         // of the true class
+  alignas(64) float sum_[room];           // of the exponentials
+  alignas(64) float others_[room];        // of those of the other classes
 };
 
 // The focal loss of a block of pixels, and its derivative in minus the log-probability of the true class. With gamma 0 it

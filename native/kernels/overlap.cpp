@@ -100,18 +100,20 @@ class Exclusive {
   }
 
  private:
-  // Call body(softmax, begin, count) for the blocks of a task, after computing the softmax.
+  // Call body(softmax, gradient) for the blocks of a task, after computing the softmax.
   template <class Body>
-  void for_softmax(std::int64_t image, std::int64_t task, const Body& body) const {
+  void for_softmax(std::int64_t image, std::int64_t task, const WeightedSum* weighted, const Body& body) const {
     Softmax softmax(p_.classes);
     Block buffer;
     for_blocks(task, task_size_, p_.layout.elements(), softmax.width, [&](std::int64_t begin, int count) {
       const float* index =
           p_.layout.load(Problem::target, begin, count, buffer, image * p_.target_image, softmax.width);
-      softmax.compute(index, count, p_.ignored,
-                      Rows(p_.layout, Problem::input, p_.input_plane, begin, count, softmax.width,
-                           image * p_.input_image));
-      body(softmax, begin, count);
+      const Rows logits(p_.layout, Problem::input, p_.input_plane, begin, count, softmax.width,
+                        image * p_.input_image);
+      const Rows gradient(p_.layout, Problem::gradient, p_.gradient_plane, begin, count, softmax.width,
+                          image * p_.gradient_image);
+      softmax.compute(index, count, p_.ignored, logits, p_.differentiating() ? &gradient : nullptr, weighted);
+      body(softmax, gradient);
     });
   }
 
@@ -121,7 +123,7 @@ class Exclusive {
     Block values, slopes;
     Sum loss;
     double found = 0.0, wrong = 0.0;
-    for_softmax(image, task, [&](Softmax& softmax, std::int64_t, int) {
+    for_softmax(image, task, nullptr, [&](Softmax& softmax, const Rows&) {
       for (std::int64_t c = 0; c < p_.classes; ++c) add(softmax, c, &totals[c * 4]);
       found += softmax.found;
       wrong += softmax.wrong;
@@ -187,10 +189,9 @@ class Exclusive {
       own[c] = p_.slope(image, Problem::true_positive, c) - p_.slope(image, Problem::false_negative, c);
     }
     Block drift, pixel, values;
-    for_softmax(image, task, [&](Softmax& softmax, std::int64_t begin, int count) {
+    const WeightedSum of_others{others, drift.values};
+    for_softmax(image, task, &of_others, [&](Softmax& softmax, const Rows& gradient) {
       const int width = softmax.width;
-      for (int i = 0; i < width; ++i) drift.values[i] = 0.0f;
-      for (std::int64_t c = 0; c < p_.classes; ++c) accumulate(softmax.row(c), others[c], width, drift.values);
       for (int i = 0; i < width; ++i) pixel.values[i] = 0.0f;
       if (p_.pixel != Pixel::none) {
         softmax.logarithms();
@@ -204,25 +205,12 @@ class Exclusive {
         values.values[i] = softmax.hit[i] * (a * softmax.miss[i] - moved) - pixel.values[i] * softmax.miss[i];
         drift.values[i] = softmax.scale[i] * (pixel.values[i] - (moved + softmax.hit[i] * a));
       }
-      for (std::int64_t c = 0; c < p_.classes; ++c) {
-        write(others[c], softmax.scale, drift.values, width, softmax.row(c));
-      }
-      softmax.put_back(values.values);
-      if (!softmax.all_valid()) {
-        for (std::int64_t c = 0; c < p_.classes; ++c) softmax.clear_ignored(softmax.row(c));
-      }
-      softmax.store(Rows(p_.layout, Problem::gradient, p_.gradient_plane, begin, count, width,
-                         image * p_.gradient_image));
+      softmax.store_gradient(gradient, values.values, [&](std::int64_t c) {
+        return [&softmax, &drift, a = others[c]](int i, float e) {
+          return e * (a * softmax.scale[i] + drift.values[i]);
+        };
+      });
     });
-  }
-
-  static void accumulate(const float* __restrict e, float a, int width, float* __restrict drift) {
-    for (int i = 0; i < width; ++i) drift[i] += e[i] * a;
-  }
-
-  static void write(float a, const float* __restrict scale, const float* __restrict rest, int width,
-                    float* __restrict e) {
-    for (int i = 0; i < width; ++i) e[i] *= a * scale[i] + rest[i];
   }
 
   Problem p_;

@@ -71,7 +71,9 @@ class ClassCosts {
     Sum sum;
     for_blocks(task, task_size_, layout_.elements(), width, [&](std::int64_t begin, int count) {
       const float* index = layout_.load(target, begin, count, buffer, 0, width);
-      softmax.compute(index, count, ignored_, Rows(layout_, input, input_, begin, count, width));
+      const Rows logits(layout_, input, input_, begin, count, width);
+      const Rows gradients(layout_, gradient, gradient_, begin, count, width);
+      softmax.compute(index, count, ignored_, logits, layout_.given(gradient) ? &gradients : nullptr);
       softmax.logarithms();
       focal_(softmax.miss, softmax.log_probability, gamma_, width, value.values, slope.values);
       for (int i = 0; i < width; ++i) {
@@ -111,12 +113,11 @@ class ClassCosts {
           own.values[i] -= smoothed[i] * w / static_cast<float>(input_.classes);
         }
       }
-      for (std::int64_t c = 0; c < input_.classes; ++c) {
-        differentiate(shared.values, smoothed, class_weight_[c] / static_cast<float>(input_.classes), width,
-                      softmax.row(c));
-      }
-      softmax.put_back(own.values);
-      softmax.store(Rows(layout_, gradient, gradient_, begin, count, width));
+      softmax.store_gradient(gradients, own.values, [&](std::int64_t c) {
+        return [&shared, smoothed, w = class_weight_[c] / static_cast<float>(input_.classes)](int i, float e) {
+          return e * shared.values[i] - smoothed[i] * w;
+        };
+      });
     });
     return sum.total();
   }
@@ -136,11 +137,6 @@ class ClassCosts {
       value[i] = (1.0f - smoothing_) * value[i] + smoothing_ * every;
       slope[i] *= 1.0f - smoothing_;
     }
-  }
-
-  static void differentiate(const float* __restrict shared, const float* __restrict smoothed, float w, int width,
-                            float* __restrict e) {
-    for (int i = 0; i < width; ++i) e[i] = e[i] * shared[i] - smoothed[i] * w;
   }
 
   const Arguments& arguments_;

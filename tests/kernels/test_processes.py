@@ -59,7 +59,7 @@ def run_in_a_fresh_process(function: Callable[..., None], *arguments: str) -> No
     """Run a function in a new interpreter.
 
     torch's autograd refuses to work in forked children of a process in which it has ever started a thread of its own,
-    as tests before these may have.
+    as tests before these may have. Where there is a CUDA device it starts threads at once.
     """
     process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
     process.start()
@@ -67,10 +67,14 @@ def run_in_a_fresh_process(function: Callable[..., None], *arguments: str) -> No
     assert process.exitcode == 0
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+forks = pytest.mark.skipif(
+    not hasattr(os, "fork") or torch.cuda.is_available(),
+    reason="this system does not fork, or torch's autograd has started threads for its CUDA devices",
+)
+
+
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=forks), "spawn"])
 def test_workers_of_a_data_loader(method: str) -> None:
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"this system does not {method}")
     run_in_a_fresh_process(load_by_workers, method)
 
 
@@ -85,7 +89,7 @@ def load_by_workers(method: str) -> None:
     torch.testing.assert_close(results(0), expected[0], rtol=1e-6, atol=0)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@forks
 def test_a_child_that_is_forked_while_kernels_run() -> None:
     """The locks that another thread holds at that moment are never released in the child."""
     run_in_a_fresh_process(fork_while_kernels_run)

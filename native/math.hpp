@@ -175,7 +175,9 @@ inline Power power(float base, float exponent) {
       const float value = exp(exponent * log(base));
       y = {value, exponent * value / base};
     }
-    return base < smallest_normal ? Power{0.0f, 0.0f} : y;
+    // Each by itself: a choice between two structs is not vector code for every compiler.
+    const bool tiny = base < smallest_normal;
+    return {tiny ? 0.0f : y.value, tiny ? 0.0f : y.slope};
   }
 }
 

@@ -70,7 +70,8 @@ def inspect_data(
                 image_size=image_size,
                 on_progress=lambda share: status.update(f"{share:.0%} of the images"),
             )
-        show_survey(found, Console())
         folder = out or Path("runs") / f"inspect-{Path(images.name).stem}-{objective}"
+        # First, since whoever reads the output may stop in the middle of it.
         page = write_inspection(found, images, folder, shlex.join(["lossatlas", *sys.argv[1:]]))
+        show_survey(found, Console())
         typer.echo(f"\nreport:  {page}\nnumbers: {folder / NUMBERS_FILE}")

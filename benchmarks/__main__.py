@@ -26,7 +26,7 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--only", default="", help="measure the cases whose name contains this")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each contender and size")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each contender and size")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch and the kernels")
     parser.add_argument("--largest", action="store_true", help="leave out the smaller sizes")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))

@@ -13,15 +13,20 @@ from benchmarks.case import Case, Contender, Inputs
 from lossatlas import kernels
 
 
-def contenders(case: Case) -> dict[str, Contender]:
-    """Return ours, the PyTorch form of ours, and the peers that are installed."""
+def contenders(case: Case) -> dict[str, Callable[[], Contender]]:
+    """Return what loads ours, the PyTorch form of ours, and the peers."""
 
     def twin(*inputs: Tensor) -> Any:
         with kernels.disabled():
             return case.ours(*inputs)
 
-    found = {"ours": case.ours, "ours in PyTorch": twin}
-    for name, load in case.peers.items():
+    return {"ours": lambda: case.ours, "ours in PyTorch": lambda: twin, **case.peers}
+
+
+def installed(case: Case) -> dict[str, Contender]:
+    """Return the contenders whose library is installed."""
+    found = {}
+    for name, load in contenders(case).items():
         try:
             found[name] = load()
         except ImportError as error:
@@ -77,7 +82,7 @@ def times(case: Case, size: int, seconds: float) -> dict[str, dict[str, float]]:
     """
     inputs = draw(case, size)
     turns: dict[str, Callable[[], Any]] = {"streaming": stream(case, inputs)}
-    turns |= {name: once(case, contender, inputs) for name, contender in contenders(case).items()}
+    turns |= {name: once(case, contender, inputs) for name, contender in installed(case).items()}
     found: dict[str, list[float]] = {name: [] for name in turns}
     for run in turns.values():
         run()
@@ -97,9 +102,9 @@ def times(case: Case, size: int, seconds: float) -> dict[str, dict[str, float]]:
 def memory(case: Case, size: int, contender: str) -> float:
     """Return the peak over the inputs, in units of what is large; in a fresh process, since peaks never go down."""
     inputs = draw(case, size)
-    run = once(case, contenders(case)[contender], inputs)
-    warm = draw(case, case.sizes[0])
-    once(case, contenders(case)[contender], warm)()
+    function = contenders(case)[contender]()
+    run, warm = once(case, function, inputs), once(case, function, draw(case, case.sizes[0]))
+    warm()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run()
     # Kibibytes on Linux.

@@ -36,9 +36,6 @@ void* array(const Tensor& tensor, DType dtype, std::int64_t expected) {
 float* Tensor::floats(std::int64_t expected) const {
   return static_cast<float*>(array(*this, DType::float32, expected));
 }
-double* Tensor::doubles(std::int64_t expected) const {
-  return static_cast<double*>(array(*this, DType::float64, expected));
-}
 std::int64_t* Tensor::integers(std::int64_t expected) const {
   return static_cast<std::int64_t*>(array(*this, DType::int64, expected));
 }

@@ -33,7 +33,6 @@ struct Tensor {
 
   // The memory as an array without gaps, after checking that it is one of exactly this many elements.
   float* floats(std::int64_t expected) const;
-  double* doubles(std::int64_t expected) const;
   std::int64_t* integers(std::int64_t expected) const;
   std::uint8_t* booleans(std::int64_t expected) const;
   std::int8_t* bytes(std::int64_t expected) const;

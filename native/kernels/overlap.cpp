@@ -11,7 +11,7 @@ enum class Pixel { none, cross_entropy, focal };
 // Tensors and numbers, in this order (src/lossatlas/kernels/overlap.py):
 //
 //   tensors  input (N, C, *spatial); target: class indices (N, *spatial), or like the input for independent channels;
-//            counts (N, 5, C) and pixels (N, 2), float64, or nothing;
+//            counts (N, 5, C) and pixels (N, 2), float32, or nothing;
 //            their upstream gradients (N, 5, C) and (N, 2), float32, and the gradient, like the input, or nothing
 //   numbers  the ignored target, whether the overlap is the minimum, the pixel-wise loss, its gamma and its factors of the
 //            background and of the foreground
@@ -44,8 +44,8 @@ struct Problem {
       count_slopes = arguments.tensor(4).floats(images * counts * classes);
       pixel_slopes = arguments.tensor(5).floats(images * 2);
     } else {
-      count_results = arguments.tensor(2).doubles(images * counts * classes);
-      pixel_results = arguments.tensor(3).doubles(images * 2);
+      count_results = arguments.tensor(2).floats(images * counts * classes);
+      pixel_results = arguments.tensor(3).floats(images * 2);
     }
   }
 
@@ -65,7 +65,7 @@ struct Problem {
   Planes input_plane, target_plane, gradient_plane;
   Planes input_first, target_first, gradient_first;
   Layout<3> layout;
-  double *count_results = nullptr, *pixel_results = nullptr;
+  float *count_results = nullptr, *pixel_results = nullptr;
   const float *count_slopes = nullptr, *pixel_slopes = nullptr;
 };
 
@@ -93,9 +93,11 @@ class Exclusive {
     for (std::int64_t image = 0; image < p_.images; ++image) {
       const std::int64_t first = image * tasks_, end = first + tasks_;
       for (std::int64_t k = 0; k < Problem::counts * p_.classes; ++k) {
-        p_.count_results[image * Problem::counts * p_.classes + k] = sums.total(k, first, end);
+        p_.count_results[image * Problem::counts * p_.classes + k] = static_cast<float>(sums.total(k, first, end));
       }
-      for (int k = 0; k < 2; ++k) p_.pixel_results[image * 2 + k] = sums.total(numbers - 3 + k, first, end);
+      for (int k = 0; k < 2; ++k) {
+        p_.pixel_results[image * 2 + k] = static_cast<float>(sums.total(numbers - 3 + k, first, end));
+      }
     }
   }
 
@@ -236,13 +238,14 @@ class Independent {
       for (std::int64_t c = 0; c < p_.classes; ++c) {
         const std::int64_t first = (image * p_.classes + c) * tasks_, end = first + tasks_;
         for (int k = 0; k < Problem::counts; ++k) {
-          p_.count_results[(image * Problem::counts + k) * p_.classes + c] = sums.total(k, first, end);
+          p_.count_results[(image * Problem::counts + k) * p_.classes + c] =
+              static_cast<float>(sums.total(k, first, end));
         }
         loss += sums.total(Problem::counts, first, end);
         valid += sums.total(Problem::valid, first, end);
       }
-      p_.pixel_results[image * 2] = loss;
-      p_.pixel_results[image * 2 + 1] = valid;
+      p_.pixel_results[image * 2] = static_cast<float>(loss);
+      p_.pixel_results[image * 2 + 1] = static_cast<float>(valid);
     }
   }
 

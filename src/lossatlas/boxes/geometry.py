@@ -5,6 +5,7 @@ finite box: a side that is inverted (x2 < x1) counts as length zero, and a ratio
 a zero gradient.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -31,9 +32,8 @@ def safe_divide(numerator: Values, denominator: Values) -> Values:
         >>> safe_divide(torch.tensor([1.0, 0.0]), torch.tensor([4.0, 0.0]))
         tensor([0.2500, 0.0000])
     """
-    # `~(x < eps)` and not `x >= eps`, so that NaN is divided by and stays NaN.
-    usable = ~(denominator < torch.finfo(denominator.dtype).eps ** 2)
-    return torch.where(usable, numerator, 0) / torch.where(usable, denominator, 1)
+    vanishing = denominator < torch.finfo(denominator.dtype).eps ** 2
+    return numerator / torch.where(vanishing, math.inf, denominator)
 
 
 def area(boxes: Boxes) -> PerBox:

@@ -45,7 +45,8 @@ def overlap_statistics(
     Raises:
         ValueError: an index that is no class.
     """
-    result: Statistics = torch.ops.lossatlas.overlap_statistics(input, target, exclusive, ignored, minimum, *pixel)
+    compute = torch.ops.lossatlas.overlap_statistics if torch.compiler.is_compiling() else _compute
+    result: Statistics = compute(input, target, exclusive, ignored, minimum, *pixel)
     return result
 
 
@@ -64,10 +65,10 @@ def _run(
 
 
 def _statistics(input: Tensor, target: Tensor, *rest: Any) -> Statistics:
-    counts = input.new_empty((input.shape[0], 5, input.shape[1]), dtype=torch.float64)
-    pixels = input.new_empty((input.shape[0], 2), dtype=torch.float64)
+    counts = input.new_empty((input.shape[0], 5, input.shape[1]), dtype=torch.float32)
+    pixels = input.new_empty((input.shape[0], 2), dtype=torch.float32)
     _run(input, target, rest, (counts, pixels), (None, None), None)
-    return counts.float(), pixels.float()
+    return counts, pixels
 
 
 def _gradient(upstream: Tensor, upstream_pixels: Tensor, input: Tensor, target: Tensor, *rest: Any) -> Tensor:
@@ -99,7 +100,7 @@ _ARGUMENTS = (
     "Tensor input, Tensor target, bool exclusive, int? ignored, bool minimum, str pixel, float gamma, "
     "float background, float foreground"
 )
-_value_of, _ = define_differentiable(
+_value_of, _compute = define_differentiable(
     f"overlap_statistics({_ARGUMENTS}) -> (Tensor, Tensor)", _statistics, _Statistics.apply
 )
 _gradient_of = define(

@@ -37,10 +37,19 @@ class Statistics(NamedTuple):
 
     counts: Counts
     """``(N, C)``, or ``(C,)`` over the batch."""
-    pixel_loss: Tensor
-    """``(N,)`` or scalar: its mean over the elements that are not ignored, 0 where there are none."""
-    valid: Tensor
-    """``(N,)`` or scalar mask: whether any element is not ignored."""
+    sums: Tensor
+    """``(N, 2)`` or ``(2,)``: the sum of the pixel-wise loss, and the number of elements that are not ignored."""
+
+    @property
+    def pixel_loss(self) -> Tensor:
+        """``(N,)`` or scalar: the mean of the loss over the elements that are not ignored, 0 where there are none."""
+        loss, number = self.sums.unbind(-1)
+        return loss / number.clamp(min=1)
+
+    @property
+    def valid(self) -> Tensor:
+        """``(N,)`` or scalar mask: whether any element is not ignored."""
+        return self.sums[..., 1] > 0
 
 
 def statistics(
@@ -67,7 +76,7 @@ def statistics(
         overlap: the agreement of p and g.
 
     Returns:
-        Counts, the mean of the loss, and what is valid.
+        Counts and sums.
 
     Raises:
         ValueError: shapes that do not fit, or a bad `overlap` or `include_background`.
@@ -83,11 +92,11 @@ def statistics(
     by_kernel = exclusive == of_indices and kernels.usable(input, target)
     compute = overlap_kernels.overlap_statistics if by_kernel else _step_by_step
     counts, sums = compute(input, target, exclusive, ignore_index, overlap == "minimum", pixel)
-    counts = counts[:, :, first:]
+    if first:
+        counts = counts[:, :, first:]
     if not per_image:
         counts, sums = counts.sum(0), sums.sum(0)
-    loss, number = sums.unbind(-1)
-    return Statistics(Counts(*counts.unbind(-2)), loss / number.clamp(min=1), number > 0)
+    return Statistics(Counts(*counts.unbind(-2)), sums)
 
 
 def _step_by_step(

@@ -220,8 +220,16 @@ class Softmax {
 
   void bring(const Rows& logits, std::int64_t c) const {
     float* const kept = row(c);
-    const float* const from = logits.turned() ? kept : logits.load(c, kept);
-    for (int i = 0; i < width; ++i) kept[i] = valid(i) ? from[i] : 0.0f;
+    if (logits.direct()) {
+      copy(logits.at(c), kept);
+    } else if (!logits.turned()) {
+      logits.load(c, kept);
+    }
+    if (!all_valid()) clear_ignored(kept);
+  }
+
+  void copy(const float* __restrict from, float* __restrict to) const {
+    for (int i = 0; i < width; ++i) to[i] = from[i];
   }
 
   void raise_to(const float* __restrict a, const float* __restrict b) {

@@ -16,6 +16,9 @@ from tests.kernels.test_maps import FIELDS, HEATMAPS, LIMBS, SCENES, STAR, Scene
 from tests.objectives import cases, test_people
 from tests.objectives.scenes import TARGETS
 
+if not torch.cuda.is_available():
+    pytest.skip("there is no CUDA device", allow_module_level=True)
+
 OBJECTIVES = {name: (case.objective, case, TARGETS) for name, case in cases.CASES.items()} | {
     name: (case.make, case, test_people.TARGETS) for name, case in test_people.CASES.items()
 }

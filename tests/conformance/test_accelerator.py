@@ -11,6 +11,9 @@ from tests.accelerator import on_device
 from tests.conformance.case import Case, Edge
 from tests.conformance.test_conformance import cast, draw, every_edge, every_variant, function_of
 
+if not torch.cuda.is_available():
+    pytest.skip("there is no CUDA device", allow_module_level=True)
+
 ON_THE_HOST = (
     "boundary_loss",
     "border_weighted_cross_entropy",

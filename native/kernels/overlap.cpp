@@ -194,12 +194,13 @@ class Exclusive {
     const WeightedSum of_others{others, drift.values};
     for_softmax(image, task, &of_others, [&](Softmax& softmax, const Rows& gradient) {
       const int width = softmax.width;
-      for (int i = 0; i < width; ++i) pixel.values[i] = 0.0f;
-      if (p_.pixel != Pixel::none) {
+      // The slope of cross entropy is 1, which needs no logarithms.
+      for (int i = 0; i < width; ++i) pixel.values[i] = p_.pixel == Pixel::none ? 0.0f : 1.0f;
+      if (p_.pixel == Pixel::focal) {
         softmax.logarithms();
         focal_(softmax.miss, softmax.log_probability, p_.gamma, width, values.values, pixel.values);
-        weigh(softmax, p_.pixel_slope(image), pixel.values);
       }
+      if (p_.pixel != Pixel::none) weigh(softmax, p_.pixel_slope(image), pixel.values);
       for (int i = 0; i < width; ++i) {
         const float a = own[static_cast<std::int32_t>(softmax.valid(i) ? softmax.truth[i] : 0.0f)];
         const float moved = drift.values[i] * softmax.scale[i];

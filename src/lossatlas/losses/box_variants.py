@@ -366,12 +366,10 @@ def bounded_iou_loss(
 def _bounded_iou_costs(input: Tensor, target: Tensor, beta: float) -> Tensor:
     pair = overlap(input, target)
     x, y = 2 * pair.center_dx.abs(), 2 * pair.center_dy.abs()
-    terms = (
-        safe_divide(2 * x, pair.target_width + x).clamp(max=1),
-        safe_divide(2 * y, pair.target_height + y).clamp(max=1),
-        *side_differences(pair),
-    )
-    bounds = torch.stack(terms, dim=-1)
+    x, y = safe_divide(2 * x, pair.target_width + x), safe_divide(2 * y, pair.target_height + y)
+    # Not a clamp, whose gradient at its bound is not the same in every version of PyTorch.
+    x, y = torch.where(x >= 1, 1, x), torch.where(y >= 1, 1, y)
+    bounds = torch.stack((x, y, *side_differences(pair)), dim=-1)
     return smooth_l1_loss(bounds, torch.zeros_like(bounds), beta=beta, reduction="none").sum(-1)
 
 

@@ -41,7 +41,7 @@ class Rows {
         width_(width),
         shift_(shift),
         step_(axes.step(operand)),
-        there_(count == width ? axes.in_place(operand, begin, count, shift, step_) : nullptr) {}
+        there_(count == width && axes.given(operand) ? axes.in_place(operand, begin, count, shift, step_) : nullptr) {}
 
   // Whether the classes of a pixel lie side by side; then all of them are brought and stored at once, to and from rows that
   // are `stride` apart.
@@ -51,7 +51,7 @@ class Rows {
     turn_back(from, stride, width_, planes_.classes, there_, step_);
   }
 
-  // Whether the pixels of a class lie side by side, from at(c) on.
+  // Whether the tensor is given and the pixels of a class lie side by side, from at(c) on.
   bool direct() const { return there_ != nullptr && step_ == 1; }
   float* at(std::int64_t c) const { return there_ + c * planes_.stride; }
 
@@ -152,11 +152,14 @@ class Softmax {
   void store_gradient(const Rows& to, const float* own, const Formula& formula) {
     const bool at_once = all_valid() && to.direct();
     for (std::int64_t c = 0; c < classes_; ++c) {
-      const float number = static_cast<float>(c);
+      const auto element = [this, own, number = static_cast<float>(c), other = formula(c)](int i, float e) {
+        const float here = own[i], elsewhere = other(i, e);  // both: a branch for each pixel is not vector code
+        return truth[i] == number ? here : elsewhere;
+      };
       if (at_once) {
-        write(number, own, formula(c), row(c), to.at(c));
+        write(element, row(c), to.at(c));
       } else {
-        rewrite(number, own, formula(c), row(c));
+        rewrite(element, row(c));
         if (!all_valid()) clear_ignored(row(c));
       }
     }
@@ -263,21 +266,14 @@ class Softmax {
     for (int i = 0; i < width; ++i) sum[i] += e[i] * factor;
   }
 
-  template <class Formula>
-  void write(float c, const float* __restrict own, const Formula& formula, const float* __restrict e,
-             float* __restrict to) const {
-    for (int i = 0; i < width; ++i) {
-      const float other = formula(i, e[i]), one = own[i];  // both: a branch for each pixel is not vector code
-      to[i] = truth[i] == c ? one : other;
-    }
+  template <class Element>
+  void write(const Element& element, const float* __restrict e, float* __restrict to) const {
+    for (int i = 0; i < width; ++i) to[i] = element(i, e[i]);
   }
 
-  template <class Formula>
-  void rewrite(float c, const float* __restrict own, const Formula& formula, float* __restrict e) const {
-    for (int i = 0; i < width; ++i) {
-      const float other = formula(i, e[i]), one = own[i];
-      e[i] = truth[i] == c ? one : other;
-    }
+  template <class Element>
+  void rewrite(const Element& element, float* __restrict e) const {
+    for (int i = 0; i < width; ++i) e[i] = element(i, e[i]);
   }
 
   void finish() {

@@ -5,15 +5,12 @@
 namespace lossatlas::LOSSATLAS_ISA {
 namespace {
 
-// y ln(1 + e^-x) + (1 - y) ln(1 + e^x), with another factor than y if there is one, and its derivative.
-inline Element entropy(const Logistic& s, float x, float y, float rest) {
-  return {(y + rest) * s.tail + (x > 0.0f ? rest : -y) * x, rest * s.sigmoid - y * s.complement};
+// yes ln(1 + e^-x) + no ln(1 + e^x), where both factors add up to `all`, and its derivative.
+inline Element entropy(const Logistic& s, float x, float yes, float no, float all) {
+  return {all * s.tail + (x > 0.0f ? no : -yes) * x, no * s.sigmoid - yes * s.complement};
 }
 
-inline Element entropy(const Logistic& s, float x, float y) {
-  const float rest = 1.0f - y;
-  return {s.tail + (x > 0.0f ? rest : -y) * x, rest * s.sigmoid - y * s.complement};
-}
+inline Element entropy(const Logistic& s, float x, float y) { return entropy(s, x, y, 1.0f - y, 1.0f); }
 
 struct BinaryCrossEntropy {
   float smoothing;
@@ -27,8 +24,8 @@ struct WeighedBinaryCrossEntropy {
   float smoothing;
 
   Element operator()(float x, float target, float factor) const {
-    const float y = target * (1.0f - smoothing) + 0.5f * smoothing;
-    return entropy(logistic(x), x, y * factor, 1.0f - y);
+    const float y = target * (1.0f - smoothing) + 0.5f * smoothing, yes = y * factor, no = 1.0f - y;
+    return entropy(logistic(x), x, yes, no, yes + no);
   }
 };
 

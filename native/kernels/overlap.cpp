@@ -114,7 +114,7 @@ class Exclusive {
                         image * p_.input_image);
       const Rows gradient(p_.layout, Problem::gradient, p_.gradient_plane, begin, count, softmax.width,
                           image * p_.gradient_image);
-      softmax.compute(index, count, p_.ignored, logits, p_.differentiating() ? &gradient : nullptr, weighted);
+      softmax.compute(index, count, p_.ignored, logits, &gradient, weighted);
       body(softmax, gradient);
     });
   }
@@ -312,11 +312,10 @@ class Independent {
       const float least = s.sigmoid < g ? 1.0f : (s.sigmoid > g ? 0.0f : 0.5f);
       const float match = p_.minimum ? least : g;
       const Power hit = power<Gamma>(s.complement, p_.gamma), miss = power<Gamma>(s.sigmoid, p_.gamma);
-      const float steep = s.sigmoid * s.complement;
-      const float hit_slope = -(hit.slope * steep * s.softminus + hit.value * s.complement);
-      const float miss_slope = miss.slope * steep * s.softplus + miss.value * s.sigmoid;
+      const float hit_slope = -(hit.slope * s.product * s.softminus + hit.value * s.complement);
+      const float miss_slope = miss.slope * s.product * s.softplus + miss.value * s.sigmoid;
       const float slope = p_.foreground * g * hit_slope + p_.background * (1.0f - g) * miss_slope;
-      const float both = (a + match * extra) * steep + pixel * slope;
+      const float both = (a + match * extra) * s.product + pixel * slope;
       to[i] = valid ? both : 0.0f;
     }
   }

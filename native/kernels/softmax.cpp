@@ -73,7 +73,7 @@ class ClassCosts {
       const float* index = layout_.load(target, begin, count, buffer, 0, width);
       const Rows logits(layout_, input, input_, begin, count, width);
       const Rows gradients(layout_, gradient, gradient_, begin, count, width);
-      softmax.compute(index, count, ignored_, logits, layout_.given(gradient) ? &gradients : nullptr);
+      softmax.compute(index, count, ignored_, logits, &gradients);
       softmax.logarithms();
       focal_(softmax.miss, softmax.log_probability, gamma_, width, value.values, slope.values);
       for (int i = 0; i < width; ++i) {

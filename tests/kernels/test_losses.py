@@ -221,7 +221,7 @@ def test_gradients_of_gradients(case: Case) -> None:
 
 
 @every_derivative
-@pytest.mark.filterwarnings("ignore:.torch.jit.script")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_transforms_of_functions(case: Case) -> None:
     input, target = case.draw()
     _, gradient = evaluate(case.loss, input, target)
@@ -247,7 +247,7 @@ def test_captured_as_one_graph(case: Case) -> None:
 
 @pytest.mark.slow
 @every_case
-@pytest.mark.filterwarnings("ignore:.torch.jit.script")  # torch 2.13 calls it, and warns of it
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # torch 2.13 calls it, and warns of it
 def test_compiles(case: Case) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(case.loss, fullgraph=True)

@@ -71,7 +71,8 @@ def define_differentiable(
         apply: of the `torch.autograd.Function` that computes it where gradients are needed.
 
     Returns:
-        What computes it where no gradients are needed, and where they may be.
+        What computes it where no gradients are needed, and where they may be: the operator where a graph is captured,
+        else what it calls, without its detour over the dispatcher.
     """
 
     def compute(input: Tensor, *rest: Any) -> Any:
@@ -80,7 +81,12 @@ def define_differentiable(
         return below_autograd(input, *rest)
 
     below_autograd = define(schema, function, compute)
-    return below_autograd, compute
+    operator = getattr(torch.ops.lossatlas, schema.partition("(")[0])
+
+    def call(input: Tensor, *rest: Any) -> Any:
+        return (operator if torch.compiler.is_compiling() else compute)(input, *rest)
+
+    return below_autograd, call
 
 
 @dataclass
@@ -99,7 +105,7 @@ class FusedLoss:
 
     def register(self, arguments: str) -> None:
         """Register the operators; `arguments` is the schema of the rest."""
-        self.value, self._compute = define_differentiable(
+        self.value, self._call = define_differentiable(
             f"{self.name}(Tensor input, {arguments}) -> Tensor", self._value, functools.partial(_Loss.apply, self)
         )
         self.value_and_gradient = define(
@@ -110,11 +116,8 @@ class FusedLoss:
         )
 
     def __call__(self, input: Tensor, *rest: Any) -> Tensor:
-        """Return the value; where a graph is captured by the operator, else without its detour over the dispatcher."""
-        if torch.compiler.is_compiling():
-            value: Tensor = getattr(torch.ops.lossatlas, self.name)(input, *rest)
-        else:
-            value = self._compute(input, *rest)
+        """Return the value."""
+        value: Tensor = self._call(input, *rest)
         return value
 
     def in_one_pass(self, input: Tensor, *rest: Any) -> bool:

@@ -44,7 +44,7 @@ def lovasz(
     Raises:
         ValueError: an index that is no class.
     """
-    result: Elements = torch.ops.lossatlas.lovasz(input, target, errors, ignored, per_image, absent, first)
+    result: Elements = _call(input, target, errors, ignored, per_image, absent, first)
     return result
 
 
@@ -117,7 +117,7 @@ class _Lovasz(torch.autograd.Function):
 
 
 _ARGUMENTS = "Tensor input, Tensor target, str errors, int? ignored, bool per_image, bool absent, int first"
-define_differentiable(f"lovasz({_ARGUMENTS}) -> (Tensor, Tensor)", _value, _Lovasz.apply)
+_, _call = define_differentiable(f"lovasz({_ARGUMENTS}) -> (Tensor, Tensor)", _value, _Lovasz.apply)
 _value_with_slopes = define(f"lovasz_with_slopes({_ARGUMENTS}) -> (Tensor, Tensor, Tensor)", _with_slopes)
 _gradient_of = define(f"lovasz_backward(Tensor upstream, Tensor slopes, {_ARGUMENTS}) -> Tensor", _gradient)
 _chain_in_place = define(

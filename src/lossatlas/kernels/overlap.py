@@ -45,8 +45,7 @@ def overlap_statistics(
     Raises:
         ValueError: an index that is no class.
     """
-    compute = torch.ops.lossatlas.overlap_statistics if torch.compiler.is_compiling() else _compute
-    result: Statistics = compute(input, target, exclusive, ignored, minimum, *pixel)
+    result: Statistics = _call(input, target, exclusive, ignored, minimum, *pixel)
     return result
 
 
@@ -100,7 +99,7 @@ _ARGUMENTS = (
     "Tensor input, Tensor target, bool exclusive, int? ignored, bool minimum, str pixel, float gamma, "
     "float background, float foreground"
 )
-_value_of, _compute = define_differentiable(
+_value_of, _call = define_differentiable(
     f"overlap_statistics({_ARGUMENTS}) -> (Tensor, Tensor)", _statistics, _Statistics.apply
 )
 _gradient_of = define(

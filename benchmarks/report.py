@@ -90,6 +90,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
     mpl.use("svg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     cases = result["cases"]
     if not cases:
@@ -105,7 +106,14 @@ def plot(result: dict[str, Any], path: Path) -> None:
             elements = [measured["elements"] for measured in case["sizes"]]
             cost = [ratio(measured["times"], name) for measured in case["sizes"]]
             axis.plot(elements, cost, marker="o", markersize=3, label=name, linewidth=2 if name == "ours" else 1)
-        axis.set(title=case["name"], xscale="log", yscale="log", xlabel="elements", ylabel="× streaming")
+        axis.set(xscale="log", yscale="log", xlabel="elements", ylabel="× streaming")
+        axis.set_title(case["name"], fontsize=9)
+        # The sizes that were measured; the costs as plain numbers.
+        axis.set_xticks(elements, [f"{number:,}" for number in elements], fontsize=7)
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path)
